@@ -1,0 +1,11 @@
+"""LLM backends: one narrow protocol, one file a vendor, typed errors."""
+
+from providers.base import Provider as Provider
+from providers.base import tool_call as tool_call
+from providers.errors import ProviderError as ProviderError
+from providers.types import Completion as Completion
+from providers.types import FinishReason as FinishReason
+from providers.types import Message as Message
+from providers.types import Request as Request
+from providers.types import Tool as Tool
+from providers.types import Usage as Usage

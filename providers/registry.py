@@ -1,0 +1,31 @@
+"""Providers by name. A provider's module is imported when it is first asked for, so that a name costs nothing."""
+
+from __future__ import annotations
+
+import importlib
+
+from providers.base import Provider
+from providers.errors import NotReady
+
+_MODULES = {
+    "scaffold": "providers.scaffold:ScaffoldProvider",
+    "simulated": "providers.simulated:SimulatedProvider",
+}
+
+
+def available() -> tuple[str, ...]:
+    """Names that `create` knows, in the order of the table."""
+    return tuple(_MODULES)
+
+
+def create(name: str, model: str | None = None) -> Provider:
+    """Make the provider of that name.
+
+    Raises:
+        NotReady: This version has no such provider, or the provider says what it is missing.
+    """
+    if name not in _MODULES:
+        raise NotReady(f"this version has no such provider; use one of {', '.join(_MODULES)}", name)
+    module, _, attribute = _MODULES[name].partition(":")
+    factory: type[Provider] = getattr(importlib.import_module(module), attribute)
+    return factory(model)

@@ -1,0 +1,1 @@
+"""What workers run: one Celery task per step kind, and the prompts they send."""
