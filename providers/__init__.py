@@ -1,7 +1,8 @@
 """LLM backends: one narrow protocol, one file a vendor, typed errors."""
 
 from providers.base import Provider as Provider
-from providers.base import tool_call as tool_call
+from providers.base import arguments as arguments
+from providers.base import ask as ask
 from providers.errors import ProviderError as ProviderError
 from providers.types import Completion as Completion
 from providers.types import FinishReason as FinishReason

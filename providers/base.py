@@ -1,10 +1,10 @@
-"""The Provider protocol: one abstract method, `complete`, and the two calls that everybody uses, built on it."""
+"""The Provider protocol: one abstract method, `complete`, and what everybody builds on it."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import jsonschema
@@ -36,60 +36,64 @@ class Provider(ABC):
 
     def tool_call(self, messages: Sequence[Message], tool: Tool, **options: Any) -> dict[str, Any]:
         """Answer a conversation with arguments that fit the tool's schema; one re-ask when they do not."""
-        return tool_call(self.complete, Request(messages, tool=tool, options=options), dict)
+        request = Request(messages, tool=tool, options=options)
+        return ask(self.complete, request, lambda completion: arguments(completion, tool))[1]
 
 
-def tool_call(
+def ask(
     complete: Callable[[Request], Completion],
     request: Request,
-    parse: Callable[[dict[str, Any]], Answer],
+    read: Callable[[Completion], Answer],
     *,
     reasks: int = 1,
-) -> Answer:
-    """Ask for a tool's arguments until they fit its schema and `parse` takes them, at most `reasks` times more.
+) -> tuple[Completion, Answer]:
+    """Ask until `read` can make something of the answer, at most `reasks` times more.
 
     Each re-ask shows the model its answer and what is wrong with it.
 
     Args:
         complete: Where the question goes: a provider's own `complete`, or a wrapper around it.
-        request: The question; `request.tool` must be set.
-        parse: Turns valid arguments into what the caller wants; a ValueError from it counts as an invalid answer.
+        request: The question.
+        read: Turns an answer into what the caller wants; its ValueError says what is wrong with the answer.
         reasks: Further questions after the first.
 
     Raises:
-        InvalidAnswer: The last answer still did not fit.
+        InvalidAnswer: Not even the last answer could be read.
         TruncatedAnswer: An answer ended at the token limit.
         Refused: The model declined.
     """
-    if request.tool is None:
-        raise ValueError("tool_call needs a request with a tool")
-    schema, messages = request.tool.schema, list(request.messages)
-    for asked in range(reasks + 1):
+    messages = list(request.messages)
+    for asks_left in reversed(range(reasks + 1)):
         completion = complete(Request(messages, request.tool, request.options, request.cancelled))
         try:
-            return parse(_arguments(completion, schema))
+            return completion, read(whole(completion))
         except ValueError as error:
-            if asked == reasks:
-                raise InvalidAnswer(f"the answer does not fit {request.tool.name}: {error}") from error
+            if not asks_left:
+                raise InvalidAnswer(f"the answer is not usable: {error}") from error
             messages += [
                 {"role": "assistant", "content": completion.text},
-                {"role": "user", "content": f"That does not fit: {error}\nAnswer again, whole and corrected."},
+                {"role": "user", "content": f"That is not usable: {error}\nAnswer again, whole and corrected."},
             ]
-    raise AssertionError("unreachable")
+    raise ValueError("reasks must not be negative")
 
 
-def _arguments(completion: Completion, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a completion's text as the arguments object of a tool; ValueError says what does not fit."""
+def whole(completion: Completion) -> Completion:
+    """Return the completion if it ended by itself; half an answer is never used."""
     if completion.finish_reason == "length":
         raise TruncatedAnswer("the answer was cut off at the token limit; raise max_tokens")
     if completion.finish_reason == "refusal":
         raise Refused("the model declined to answer")
-    arguments = json.loads(completion.text)
-    if not isinstance(arguments, dict):
-        raise ValueError(f"expected a JSON object, got {type(arguments).__name__}")  # noqa: TRY004
+    return completion
+
+
+def arguments(completion: Completion, tool: Tool) -> dict[str, Any]:
+    """Read a completion as arguments of a tool; ValueError says what does not fit its schema."""
+    values = json.loads(completion.text)
+    if not isinstance(values, dict):
+        raise ValueError(f"expected a JSON object, got {type(values).__name__}")  # noqa: TRY004
     try:
-        jsonschema.validate(arguments, schema)
+        jsonschema.validate(values, tool.schema)
     except jsonschema.ValidationError as error:
         where = "/".join(map(str, error.absolute_path)) or "the object"
         raise ValueError(f"{where}: {error.message[:300]}") from error
-    return arguments
+    return values

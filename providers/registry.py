@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 
 from providers.base import Provider
 from providers.errors import NotReady
@@ -29,3 +30,9 @@ def create(name: str, model: str | None = None) -> Provider:
     module, _, attribute = _MODULES[name].partition(":")
     factory: type[Provider] = getattr(importlib.import_module(module), attribute)
     return factory(model)
+
+
+@cache
+def shared(name: str, model: str | None = None) -> Provider:
+    """The one instance of this process for that name and model: connections and loaded models are shared."""
+    return create(name, model)
