@@ -45,7 +45,7 @@ class ProviderError(Exception):
         return f"{self.provider}: {self.message}" if self.provider else self.message
 
 
-class Retryable(ProviderError):  # noqa: N818 - a branch of the tree, named for what the caller does
+class Retryable(ProviderError):
     """The same call may succeed when it is tried again."""
 
     kind = "retryable"
@@ -75,7 +75,7 @@ class RateLimited(Retryable):
     kind = "rate_limit"
 
 
-class Unavailable(ProviderError):  # noqa: N818
+class Unavailable(ProviderError):
     """This provider cannot answer now, and trying again soon will not help."""
 
     kind = "unavailable"
@@ -99,7 +99,7 @@ class QuotaExceeded(Unavailable):
     kind = "quota"
 
 
-class Rejected(ProviderError):  # noqa: N818
+class Rejected(ProviderError):
     """The provider lives and will say the same again: the request must change."""
 
     kind = "rejected"
@@ -129,7 +129,7 @@ class TruncatedAnswer(Rejected):
     kind = "truncated"
 
 
-class Cancelled(ProviderError):  # noqa: N818
+class Cancelled(ProviderError):
     """The caller no longer wants the answer."""
 
     kind = "cancelled"

@@ -6,19 +6,24 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.config import JsonDict
 
 from orchestrator.paths import safe_relative
 
 Text = Annotated[str, StringConstraints(max_length=2_000)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 
-_EXAMPLE = {
+_EXAMPLE: JsonDict = {
     "goal": "Count words in text",
     "stack": ["Python"],
     "entities": [],
     "endpoints": [],
     "files": [
-        {"path": "wordcount/__init__.py", "purpose": "The package: count_words(text) -> int", "depends_on": []},
+        {
+            "path": "wordcount/__init__.py",
+            "purpose": "The package: count_words(text) -> int",
+            "depends_on": [],
+        },
         {
             "path": "tests/test_wordcount.py",
             "purpose": "Tests of count_words",
@@ -93,11 +98,15 @@ class ProjectPlan(_Value):
             raise ValueError(f"files listed twice: {', '.join(sorted(repeated))}")
         for file in self.files:
             if unknown := set(file.depends_on) - set(paths):
-                raise ValueError(f"{file.path} depends on files that are not planned: {', '.join(sorted(unknown))}")
+                raise ValueError(
+                    f"{file.path} depends on files that are not planned: {', '.join(sorted(unknown))}"
+                )
         try:
             TopologicalSorter({file.path: file.depends_on for file in self.files}).prepare()
         except CycleError as error:
-            raise ValueError(f"files depend on each other in a circle: {' → '.join(error.args[1])}") from error
+            raise ValueError(
+                f"files depend on each other in a circle: {' → '.join(error.args[1])}"
+            ) from error
         if not any("test" in path.casefold() for path in paths):
             raise ValueError("no test file is planned")
         return self

@@ -1,0 +1,119 @@
+"""Which provider, model and concurrency a job gets: flag, then environment, then spec, then `.env`, then default.
+
+Resolved once, at submit. A step's own choices are never overridden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from orchestrator.errors import EnvironmentNotReady, UsageError
+from orchestrator.models import JobSpec
+from orchestrator.settings import Settings
+from providers.errors import NotReady
+from providers.registry import create
+
+AUTO = ("scaffold",)
+"""What `auto` tries, in this order, when nothing is named; the last needs nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What the command line says about a job."""
+
+    provider: str | None = None
+    model: str | None = None
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A spec in which nothing is left to choose, and one sentence about how the provider was chosen."""
+
+    spec: JobSpec
+    why: str
+
+
+def resolve(spec: JobSpec, flags: Flags, environment: Settings, settings: Settings) -> Choice:
+    """Work flags, environment and `.env` into a spec.
+
+    Args:
+        spec: What the user wrote.
+        flags: What the command line says.
+        environment: Settings as the real environment has them, without `.env`.
+        settings: Settings with `.env` and defaults.
+
+    Raises:
+        UsageError: A flag has a value that a spec could not have.
+        EnvironmentNotReady: The same, of the environment or `.env`.
+    """
+    named = flags.provider or environment.provider
+    model = flags.model or environment.provider_model
+    provider: str | tuple[str, ...]
+    if named and named != "auto":
+        provider, why = (
+            named,
+            "named by --provider" if flags.provider else "named by PROVIDER in the environment",
+        )
+        model = model or (spec.model if named == first(spec.provider) else None)
+    elif named is None and spec.provider != "auto":
+        provider, why, model = (
+            spec.provider,
+            "named by the spec",
+            model or spec.model or settings.provider_model,
+        )
+    elif settings.provider and settings.provider != "auto":
+        provider, why, model = (
+            settings.provider,
+            "named by PROVIDER in .env",
+            model or settings.provider_model,
+        )
+    else:
+        provider, why = _first_ready()
+    changed = {
+        "provider": provider,
+        "model": model,
+        "concurrency": flags.concurrency or spec.concurrency or settings.concurrency,
+    }
+    try:
+        resolved = JobSpec.model_validate(spec.model_dump(exclude_none=True) | changed)
+    except ValidationError as error:
+        message = f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['input']!r} is not possible: {why}"
+        raise (UsageError if flags != Flags() else EnvironmentNotReady)(message) from None
+    return Choice(resolved, why)
+
+
+def require_ready(spec: JobSpec) -> None:
+    """Raise EnvironmentNotReady unless this machine can serve every step of the spec."""
+    for choice in (spec.provider, *(step.provider for step in spec.all_steps() if step.provider)):
+        errors = list(_unready(fallbacks(choice)))
+        if len(errors) == len(fallbacks(choice)):
+            raise EnvironmentNotReady(str(errors[0]))
+
+
+def fallbacks(provider: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The providers of a choice, in order."""
+    return (provider,) if isinstance(provider, str) else provider
+
+
+def first(provider: str | tuple[str, ...]) -> str:
+    """The provider that is asked first."""
+    return fallbacks(provider)[0]
+
+
+def _first_ready() -> tuple[str, str]:
+    for name in AUTO:
+        if not list(_unready((name,))):
+            return name, "the first that is ready here (auto)"
+    raise EnvironmentNotReady(f"none of these providers is ready: {', '.join(AUTO)}")
+
+
+def _unready(names: Iterable[str]) -> Iterable[NotReady]:
+    for name in names:
+        try:
+            create(name)
+        except NotReady as error:
+            yield error

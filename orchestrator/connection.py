@@ -1,0 +1,41 @@
+"""Connections to Redis."""
+
+from __future__ import annotations
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from orchestrator.errors import EnvironmentNotReady
+
+HOW_TO_POINT = "set ORCH_REDIS_URL, for example redis://localhost:6379/0"
+
+
+def connect(url: str, *, patient: bool = False) -> redis.Redis:
+    """Return a thread-safe client that hands out bytes, notices dead peers and rides out short outages.
+
+    A patient one waits for Redis as long as it takes: work that was paid for is not thrown away.
+    """
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=10,
+            socket_connect_timeout=5,
+            health_check_interval=10,
+            max_connections=200,
+            retry=Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries=-1 if patient else 3),
+        )
+    except ValueError as error:
+        raise EnvironmentNotReady(f"ORCH_REDIS_URL is not a Redis URL ({error}): {HOW_TO_POINT}") from None
+
+
+def require(client: redis.Redis) -> None:
+    """Raise EnvironmentNotReady unless Redis answers now and speaks at least 6.2."""
+    try:
+        version = client.info("server")["redis_version"]
+    except redis.AuthenticationError:
+        raise EnvironmentNotReady("Redis wants another password: put it into ORCH_REDIS_URL") from None
+    except redis.RedisError as error:
+        raise EnvironmentNotReady(f"no Redis answers ({error}): start one and {HOW_TO_POINT}") from None
+    if tuple(int(part) for part in version.split(".")[:2]) < (6, 2):
+        raise EnvironmentNotReady(f"Redis {version} is too old: orch needs 6.2 or newer")

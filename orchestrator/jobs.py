@@ -1,0 +1,167 @@
+"""What one can do with a job: submit, follow, resume, cancel, find. The command line calls this and prints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import redis
+from celery import Celery
+
+from orchestrator import __version__
+from orchestrator.canvas import Driver, choose_driver, part, send_canvas, send_each
+from orchestrator.choices import fallbacks, first
+from orchestrator.errors import UsageError
+from orchestrator.events import Event, read
+from orchestrator.models import JobSpec
+from orchestrator.names import JobKeys
+from orchestrator.plan import Plan
+from orchestrator.progress import Progress
+from orchestrator.runfolder import RunFolder
+from orchestrator.spec import LoadedSpec
+from orchestrator.state import Dispatch, Stale, State
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of one Redis."""
+
+    client: redis.Redis
+    app: Celery
+    result_ttl_s: int
+
+    @property
+    def state(self) -> State:
+        """Their state."""
+        return State(self.client)
+
+    def submit(self, loaded: LoadedSpec, spec: JobSpec) -> str:
+        """Store a job and send its first attempt.
+
+        Args:
+            loaded: The spec as the user wrote it.
+            spec: The same after `choices.resolve`: with a provider and a concurrency.
+        """
+        job_id, plan = f"job_{secrets.token_hex(6)}", spec.plan()
+        fields = self._fields(spec, plan) | {"source": loaded.source}
+        sent = self.state.submit(job_id, fields, plan.dependents, about(loaded, spec))
+        self._send(job_id, spec, sent, fields["driver"])
+        return job_id
+
+    def resume(self, job_id: str, *, force: bool = False) -> None:
+        """Begin another attempt at what is not done yet.
+
+        Raises:
+            UsageError: The job succeeded, or is running.
+        """
+        spec = JobSpec.model_validate_json(self.state.job(job_id)["spec"])
+        plan, done = spec.plan(), self.state.succeeded(job_id)
+        todo = [step.id for step in plan.steps if step.id not in done]
+        driver = choose_driver(part(plan, todo), _concurrency(spec)) if todo else "ready"
+        sent = self.state.resume(job_id, driver, {}, force=force)
+        if isinstance(sent, Stale):
+            raise UsageError(
+                f"{job_id} is {sent.reason}: there is nothing to resume; --force does it all the same"
+            )
+        self._send(job_id, spec, sent, driver)
+
+    def restore(self, folder: RunFolder) -> None:
+        """Bring back a job that this Redis does not know, from its run folder.
+
+        A step counts as done only while every content it left is in the folder unchanged.
+        """
+        progress = folder.progress()
+        spec = folder.read_spec()
+        plan, kept, blobs = spec.plan(), {}, {}
+        for step in progress.steps.values():
+            if (
+                step.status == "succeeded"
+                and step.result
+                and (contents := folder.contents(step.result)) is not None
+            ):
+                kept[step.id] = step.result
+                blobs.update(contents)
+        records = {
+            step: {"kind": plan.by_id[step].kind, "status": "succeeded", "ticket": 0, "runs": 1, "unmet": 0}
+            for step in kept
+        }
+        fields = self._fields(spec, plan) | {
+            "source": folder.spec.read_text(),
+            "status": progress.status if progress.over else "cancelled",
+            "attempt": progress.attempt,
+            "created_ms": progress.created_ms,
+        }
+        self.state.restore(folder.job_id, fields, plan.dependents, records, kept, folder.read_events())
+        self.state.put_blobs(folder.job_id, blobs)
+
+    def progress(self, job_id: str) -> Progress:
+        """The job as its events tell it until now."""
+        return Progress.of(job_id, self.events(job_id))
+
+    def events(self, job_id: str) -> Iterator[Event]:
+        """Every event until now."""
+        after = "0"
+        while batch := read(self.client, JobKeys(job_id).events, job_id, after):
+            yield from batch
+            after = batch[-1].id
+
+    def follow(self, job_id: str, after: str = "0", wait_ms: int = 500) -> Iterator[list[Event]]:
+        """Batches of events as they come; an empty one when `wait_ms` went by without any. Never ends by itself."""
+        while True:
+            batch = read(self.client, JobKeys(job_id).events, job_id, after, wait_ms)
+            after = batch[-1].id if batch else after
+            yield batch
+
+    def _send(self, job_id: str, spec: JobSpec, sent: list[Dispatch], driver: Driver) -> None:
+        if driver == "canvas" and sent:
+            send_canvas(self.app, job_id, sent, part(spec.plan(), [one.step for one in sent]))
+        else:
+            send_each(self.app, job_id, sent)
+
+    def _fields(self, spec: JobSpec, plan: Plan) -> dict[str, Any]:
+        concurrency = _concurrency(spec)
+        return {
+            "spec": spec.model_dump_json(),
+            "plan": json.dumps([[id_, plan.by_id[id_].kind, plan.by_id[id_].needs] for id_ in plan.order]),
+            "driver": choose_driver(plan, concurrency),
+            "concurrency": concurrency,
+            "ttl_s": self.result_ttl_s,
+        }
+
+
+def about(loaded: LoadedSpec, spec: JobSpec) -> dict[str, Any]:
+    """The data of job.submitted: everything that the job's progress starts from."""
+    return {
+        "project": spec.project,
+        "provider": ",".join(fallbacks(spec.provider)),
+        "model": spec.model,
+        "concurrency": _concurrency(spec),
+        "spec_sha256": hashlib.sha256(loaded.source.encode()).hexdigest(),
+        "versions": {
+            "orch": __version__,
+            "python": platform.python_version(),
+            "celery": version("celery"),
+        },
+        "steps": [
+            {
+                "id": step.id,
+                "kind": step.kind,
+                "needs": list(step.needs),
+                "provider": first(step.provider or spec.provider),
+                "model": step.model or spec.model,
+            }
+            for step in spec.all_steps()
+        ],
+    }
+
+
+def _concurrency(spec: JobSpec) -> int:
+    if spec.concurrency is None:
+        raise ValueError("the spec is not resolved")
+    return spec.concurrency

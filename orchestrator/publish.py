@@ -1,0 +1,54 @@
+"""Putting a finished project where the spec's `output_dir` says, never over a file that orch did not write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from orchestrator.atomic import write_atomic
+from orchestrator.errors import OrchError
+from orchestrator.filestore import FileStore
+from orchestrator.records import OutputFile
+from orchestrator.runfolder import RunFolder
+
+LEDGER = ".orch.json"
+"""In the output folder: path → sha256 of what orch wrote there."""
+
+
+class WouldOverwrite(OrchError):
+    """The output folder has files that are not orch's."""
+
+
+def publish(folder: RunFolder, project: str, files: Iterable[OutputFile], target: Path) -> int:
+    """Copy a project's files below `target`, all or none. Returns how many were created or updated.
+
+    Raises:
+        WouldOverwrite: A file there differs and is not as orch left it.
+    """
+    source, store = FileStore(folder.outputs / project), FileStore(target)
+    wanted = {file.path.removeprefix(f"{project}/"): file for file in files}
+    ours = _ledger(target)
+    foreign = [
+        path
+        for path, file in wanted.items()
+        if (target / path).exists()
+        and not store.verify(path, file.sha256)
+        and not (path in ours and store.verify(path, ours[path]))
+    ]
+    if foreign:
+        shown = ", ".join(foreign[:5]) + (" …" if len(foreign) > 5 else "")
+        raise WouldOverwrite(
+            f"{target} has files that orch did not write: {shown}. Move them, or change output_dir"
+        )
+    written = [store.safe_write(path, source.read(path), file.mode) for path, file in wanted.items()]
+    ledger = ours | {one.path: one.sha256 for one in written}
+    write_atomic(target / LEDGER, json.dumps(ledger, indent=1, sort_keys=True).encode())
+    return sum(one.wrote for one in written)
+
+
+def _ledger(target: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads((target / LEDGER).read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}

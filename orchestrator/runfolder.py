@@ -1,0 +1,122 @@
+"""Run folders, `runs/<job_id>/`: where things are in them, and reading one back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from orchestrator.errors import OrchError
+from orchestrator.events import Event
+from orchestrator.filestore import FileStore
+from orchestrator.models import JobSpec
+from orchestrator.progress import Progress
+from orchestrator.records import StepResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The layout of one run folder. Nothing is made by naming it."""
+
+    path: Path
+
+    @property
+    def job_id(self) -> str:
+        """The folder's name is the job's id."""
+        return self.path.name
+
+    @property
+    def events(self) -> Path:
+        """One event a line."""
+        return self.path / "events.jsonl"
+
+    @property
+    def manifest(self) -> Path:
+        """The summary."""
+        return self.path / "manifest.json"
+
+    @property
+    def spec(self) -> Path:
+        """The spec as the user wrote it."""
+        return self.path / "inputs" / "spec.yaml"
+
+    @property
+    def resolved_spec(self) -> Path:
+        """The spec after flags, environment and defaults were worked in: what resume goes by."""
+        return self.path / "inputs" / "resolved.json"
+
+    @property
+    def outputs(self) -> Path:
+        """The generated project's parent."""
+        return self.path / "outputs"
+
+    @property
+    def artifacts(self) -> Path:
+        """Named contents that steps left."""
+        return self.path / "artifacts"
+
+    @property
+    def logs(self) -> Path:
+        """One log a step."""
+        return self.path / "logs"
+
+    @property
+    def cache(self) -> Path:
+        """The completions that this job used."""
+        return self.path / ".cache"
+
+    def read_events(self) -> Iterator[Event]:
+        """Every whole event of the file, oldest first."""
+        return (event for event, _ in self.read_lines())
+
+    def read_lines(self) -> Iterator[tuple[Event, int]]:
+        """Every whole event and where its line ends, in bytes. What follows a line that was cut short is not read."""
+        end = 0
+        with suppress(FileNotFoundError), self.events.open("rb") as lines:
+            for line in lines:
+                end += len(line)
+                try:
+                    event = Event.model_validate_json(line)
+                except ValidationError:
+                    return
+                if line.endswith(b"\n"):
+                    yield event, end
+
+    def contents(self, result: StepResult) -> dict[str, bytes] | None:
+        """The contents of a result by their sha256; None when one of them is gone or no longer what it was."""
+        outputs, artifacts = FileStore(self.outputs), FileStore(self.artifacts)
+        known = [(artifacts, one.name, one.sha256) for one in result.artifacts]
+        known += [(outputs, one.path, one.sha256) for one in result.files]
+        if not all(store.verify(path, sha256) for store, path, sha256 in known):
+            return None
+        return {sha256: store.read(path) for store, path, sha256 in known}
+
+    def read_spec(self) -> JobSpec:
+        """The job's resolved spec.
+
+        Raises:
+            OrchError: The folder does not hold it, or not whole.
+        """
+        try:
+            return JobSpec.model_validate_json(self.resolved_spec.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise OrchError(
+                f"{self.resolved_spec} cannot be read: the job cannot be brought back from disk"
+            ) from error
+
+    def output_dir(self) -> Path | None:
+        """Where the user also wants the finished project."""
+        wanted = self.read_spec().output_dir
+        return Path(wanted).expanduser() if wanted else None
+
+    def progress(self) -> Progress:
+        """The job as the folder tells it."""
+        return Progress.of(self.job_id, self.read_events())
+
+
+def run_folders(runs_dir: Path) -> list[RunFolder]:
+    """The run folders below a directory that hold events."""
+    return [RunFolder(path.parent) for path in runs_dir.glob("job_*/events.jsonl")]

@@ -1,0 +1,69 @@
+"""Settings: the real environment over `.env` over defaults. Where a spec stands between the two, see `jobs.resolve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.errors import EnvironmentNotReady
+
+
+class Settings(BaseSettings):
+    """Every variable that orch reads; `.env.example` lists them for users."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    provider: str | None = None
+    provider_model: str | None = None
+    provider_timeout_s: float = Field(default=120, gt=0)
+    provider_max_retries: int = Field(default=3, ge=0, le=20)
+    provider_cb_threshold: int = Field(default=5, ge=1)
+    provider_cb_cooldown_s: float = Field(default=30, gt=0)
+    concurrency: int = Field(default=4, ge=1, le=1000)
+
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    anthropic_api_key: SecretStr | None = None
+    anthropic_base_url: str | None = None
+    ollama_host: str | None = None
+    hf_home: Path | None = None
+
+    orch_redis_url: SecretStr | None = None
+    orch_runs_dir: Path = Path("runs")
+    orch_cache_ttl_s: int = Field(default=7 * 86_400, ge=1)
+    orch_lease_s: float = Field(default=15, ge=1, le=3600)
+    orch_result_ttl_s: int = Field(default=7 * 86_400, ge=60)
+    orch_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
+
+    @property
+    def redis_url(self) -> str | None:
+        """The fleet's Redis, in redis-py's spelling."""
+        return client_url(self.orch_redis_url.get_secret_value()) if self.orch_redis_url else None
+
+
+def load_settings(*, dotenv: bool = True) -> Settings:
+    """Read the settings; with `dotenv=False` only what the real environment says.
+
+    Raises:
+        EnvironmentNotReady: A variable has a value that it cannot have.
+    """
+    try:
+        return Settings() if dotenv else Settings(_env_file=None)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)
+        )
+        raise EnvironmentNotReady(f"the environment (or .env) has a bad value: {problems}") from None
+
+
+def client_url(url: str) -> str:
+    """Spell a Redis URL as redis-py does (`unix://`)."""
+    return url.replace("redis+socket://", "unix://", 1)
+
+
+def celery_url(url: str) -> str:
+    """Spell a Redis URL as kombu does (`redis+socket://`)."""
+    return url.replace("unix://", "redis+socket://", 1)

@@ -1,0 +1,90 @@
+"""Laying out Python as `ruff format` would: calls that fit on a line or do not, imports from the names used."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Mapping
+
+WIDTH = 100
+IMPORTS = "# imports\n"
+
+_STANDARD = {"collections.abc", "contextlib", "datetime", "os", "pathlib", "typing"}
+
+
+def call(opening: str, arguments: Iterable[str], closing: str = ")", indent: int = 0) -> str:
+    """Lay out `opening(arguments)closing` on one line where that fits, else one argument a line."""
+    arguments, margin = list(arguments), " " * indent
+    line = f"{opening}({', '.join(arguments)}{closing}"
+    if len(margin) + len(line) <= WIDTH or not arguments:
+        return line
+    inner = "".join(f"{margin}    {argument},\n" for argument in arguments)
+    return f"{opening}(\n{inner}{margin}{closing}"
+
+
+def listing(items: Iterable[str], indent: int = 0) -> str:
+    """Lay out a dict from its pairs."""
+    items, margin = list(items), " " * indent
+    line = f"{{{', '.join(items)}}}"
+    if len(margin) + len(line) <= WIDTH - 40:
+        return line
+    return "{\n" + "".join(f"{margin}    {item},\n" for item in items) + f"{margin}}}"
+
+
+def literal(text: str) -> str:
+    """Write a string in the quotes that `ruff format` would choose."""
+    plain = printable(text).replace("\\", "\\\\")
+    if '"' in plain and "'" not in plain:
+        return f"'{plain}'"
+    return '"' + plain.replace('"', '\\"') + '"'
+
+
+def printable(text: str) -> str:
+    """Return the text on one line without control, format and surrogate characters."""
+    shown = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in text)
+    return " ".join(shown.split())
+
+
+def prose(text: str) -> str:
+    """Return the text wrapped, without anything that could end a docstring."""
+    harmless = printable(text).translate({ord("\\"): "/", ord('"'): "'", ord("`"): "'"})
+    return "\n".join(textwrap.wrap(harmless, WIDTH - 5))
+
+
+def with_imports(source: str, homes: Mapping[str, str]) -> str:
+    """Put the imports of the names that the source uses where it says so.
+
+    Args:
+        source: A module with the line `# imports`.
+        homes: The module of each name that may need one; a name of its own is an import of the module.
+    """
+    used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    modules: dict[str, list[str]] = {}
+    for name in sorted(used & homes.keys(), key=_isort_key):
+        modules.setdefault(homes[name], []).append(name)
+    block = "\n\n".join(filter(None, (_block(modules, group) for group in range(3))))
+    return re.sub(rf"{IMPORTS}", f"{block}\n" if block else "", source, count=1)
+
+
+def _block(modules: Mapping[str, list[str]], group: int) -> str:
+    lines = [_import(module, names) for module, names in sorted(modules.items()) if _group(module) == group]
+    return "\n".join(sorted(lines, key=lambda line: line.startswith("from ")))
+
+
+def _import(module: str, names: list[str]) -> str:
+    if names == [module]:
+        return f"import {module}"
+    line = f"from {module} import {', '.join(names)}"
+    if len(line) <= WIDTH:
+        return line
+    return f"from {module} import (\n" + "".join(f"    {name},\n" for name in names) + ")"
+
+
+def _group(module: str) -> int:
+    return 0 if module in _STANDARD else 2 if module.partition(".")[0] == "app" else 1
+
+
+def _isort_key(name: str) -> tuple[int, str]:
+    return (0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2, name)

@@ -1,0 +1,119 @@
+"""What a step kind is: a function from a `Step` to an `Output`, and a hash of the code that it consists of.
+
+A step reads what earlier steps committed, asks the gateway, and returns everything it made. It writes nothing
+itself: the runner commits its output in one piece, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+from orchestrator.gateway import Emit, Gateway
+from orchestrator.models import JobSpec, StepSpec
+from orchestrator.records import StepResult
+from orchestrator.state import State
+from tasks import prompting
+
+
+class StepError(Exception):
+    """A step cannot do its work. `kind` is for programs, the message is for the user."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Everything that a step made.
+
+    `text` is kept as an artifact and is what templates see as `needs.<id>.text`. `artifacts` are named contents for
+    later steps and for people. `files` belong to the generated project, by their path below its folder. `data` is
+    small JSON that templates see as `needs.<id>.data`.
+    """
+
+    text: str | None = None
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of one job as its code sees it."""
+
+    job_id: str
+    spec: JobSpec
+    step: StepSpec
+    gateway: Gateway
+    emit: Emit
+    state: State
+
+    @cached_property
+    def _plan(self) -> Mapping[str, tuple[str, ...]]:
+        return {step.id: step.needs for step in self.spec.plan().steps}
+
+    def upstream(self, kind: str) -> str:
+        """Id of the nearest step of that kind among those this one waits for."""
+        kinds = {step.id: step.kind for step in self.spec.plan().steps}
+        layer: tuple[str, ...] = self._plan[self.step.id]
+        while layer:
+            for id_ in layer:
+                if kinds[id_] == kind:
+                    return id_
+            layer = tuple(dict.fromkeys(need for id_ in layer for need in self._plan[id_]))
+        raise StepError("no_upstream", f"step {self.step.id} needs a step of kind {kind} before it")
+
+    def result(self, step_id: str) -> StepResult:
+        """What an earlier step committed."""
+        result = self.state.result(self.job_id, step_id)
+        if result is None:
+            raise StepError("missing_result", f"the result of step {step_id} is not there")
+        return result
+
+    def content(self, sha256: str) -> str:
+        """A committed content as text."""
+        blob = self.state.blob(self.job_id, sha256)
+        if blob is None:
+            raise StepError("missing_result", f"content {sha256[:12]} of an earlier step is not there")
+        return blob.decode()
+
+    def artifact(self, step_id: str, name: str) -> str:
+        """A named content of an earlier step."""
+        for artifact in self.result(step_id).artifacts:
+            if artifact.name == name:
+                return self.content(artifact.sha256)
+        raise StepError("missing_result", f"step {step_id} left no artifact {name}")
+
+    def project_files(self, step_id: str) -> dict[str, str]:
+        """The project's files that an earlier step wrote, by their path below the project's folder."""
+        files = self.result(step_id).files
+        return {file.path.removeprefix(f"{self.spec.project}/"): self.content(file.sha256) for file in files}
+
+
+Run = Callable[[Step], Output]
+
+
+@dataclass(frozen=True, slots=True)
+class StepKind:
+    """A kind of step: what runs, and the version that makes its questions to models distinct from an older one's."""
+
+    name: str
+    run: Run
+    version: str
+
+
+def code_version(module: ModuleType, *prompts: str) -> str:
+    """Hash of a step's own module and prompts, so that a change elsewhere keeps its cache entries good."""
+    parts = [inspect.getsource(module), *(prompting.version(name) for name in prompts)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""The built-in step kinds, one module each."""
