@@ -112,8 +112,8 @@ class EmbeddedStack:
             folder = _private_folder()
             starting.callback(shutil.rmtree, folder, ignore_errors=True)
             url = f"unix://{folder / 'redis.sock'}"
-            server = _start(starting, Child("Redis server", _redis_command(folder), folder / "redis.log"))
-            _wait_for(url, server)
+            server = _start(starting, Child("Redis server", redis_command(folder), folder / "redis.log"))
+            wait_for_redis(url, server)
             worker = _start(starting, self._worker(url, folder))
             self._exit = starting.pop_all()
         return Stack(url, folder, (server, worker))
@@ -151,7 +151,7 @@ def _private_folder() -> Path:
     raise EnvironmentNotReady("no folder with a short enough path for a socket: set TMPDIR=/tmp")
 
 
-def _redis_command(folder: Path) -> list[str]:
+def redis_command(folder: Path) -> list[str]:
     settings = {
         "port": "0",
         "unixsocket": str(folder / "redis.sock"),
@@ -189,7 +189,7 @@ def _redis_version(binary: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups())) if match else (0,)
 
 
-def _wait_for(url: str, server: Child) -> None:
+def wait_for_redis(url: str, server: Child) -> None:
     """Return when Redis answers."""
     client, deadline = connect(url), time.monotonic() + START_S
     while time.monotonic() < deadline:

@@ -32,7 +32,7 @@ _REFUSALS = {
 }
 
 
-class ContentRefused(ValueError):  # noqa: N818 - twin of UnsafePath
+class ContentRefused(ValueError):
     """The content may not be stored: too long, or no Unicode text. Rebuilds from its `args`."""
 
     def __init__(self, path: str, why: str) -> None:
@@ -144,8 +144,8 @@ class FileStore:
             raise ContentRefused(path, f"has more than {self.max_file_bytes} bytes, the most that is allowed")
 
 
-class _Refused(Exception):  # noqa: N818 - becomes UnsafePath at the border, where the whole path is known
-    pass
+class _Refused(Exception):
+    """Becomes UnsafePath at the border, where the whole path is known."""
 
 
 @contextmanager

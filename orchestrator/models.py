@@ -30,7 +30,6 @@ from orchestrator.plan import DEFAULT_PIPELINE, MAX_STEPS, Plan, PlannedStep, pr
 MAX_CONCURRENCY = 1_000
 MAX_TIMEOUT_S = 7 * 24 * 3600
 MAX_TEXT = 100_000
-MAX_NEEDS = 1_000
 
 Kind = Literal["architect", "builder", "docs", "qa", "prompt"]
 ProviderName = Literal["auto", "scaffold", "ollama", "openai", "anthropic", "mlx", "simulated"]
@@ -68,9 +67,11 @@ def _safe_output(path: str) -> str:
 
 
 def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
+    seen: set[str] = set()
     for index, name in enumerate(names):
-        if name in names[:index]:
+        if name in seen:
             raise Flaws(Flaw((index,), f"{name!r} is listed twice; leave out one of the two"))
+        seen.add(name)
     return names
 
 
@@ -85,7 +86,7 @@ def _option(value: object) -> object:
 
 
 def _one_or_list(value: object) -> str:
-    return "list" if isinstance(value, list | tuple) else "name"
+    return "(list)" if isinstance(value, list | tuple) else "(name)"
 
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -106,12 +107,12 @@ Fallbacks = Annotated[
     AfterValidator(_without_repeats),
 ]
 ProviderChoice = Annotated[
-    Annotated[ProviderName, Tag("name")] | Annotated[Fallbacks, Tag("list")], Discriminator(_one_or_list)
+    Annotated[ProviderName, Tag("(name)")] | Annotated[Fallbacks, Tag("(list)")], Discriminator(_one_or_list)
 ]
 Needs = Annotated[
     tuple[Name, ...],
     Strict(strict=False),
-    Field(max_length=MAX_NEEDS, json_schema_extra={"uniqueItems": True}),
+    Field(max_length=MAX_STEPS, json_schema_extra={"uniqueItems": True}),
     AfterValidator(_without_repeats),
 ]
 

@@ -61,7 +61,7 @@ _PART: tuple[_Check, ...] = (
 )
 
 
-class UnsafePath(ValueError):  # noqa: N818 - reads as what it is: `except UnsafePath`
+class UnsafePath(ValueError):
     """A path was refused; nothing was written. Rebuilds from its `args`, `path` and `why`."""
 
     def __init__(self, path: str, why: str) -> None:

@@ -79,16 +79,17 @@ class Meter:
 
     def spend_on(self, *values: object, times: int = 1) -> None:
         """Pay for values as large as these, with everything in them, and that often."""
-        before = self.left
-        stack = [*values]
-        while stack:
+        stack, cost = [*values], 0
+        while stack and cost <= self.left:
             value = stack.pop()
-            self.spend(1 + (len(value) if isinstance(value, str | range) else 0))
-            if isinstance(value, Mapping):
+            cost += 1
+            if isinstance(value, str | range):
+                cost += len(value)
+            elif isinstance(value, Mapping):
                 stack += (*value.keys(), *value.values())
-            elif isinstance(value, Collection) and not isinstance(value, str | range):
+            elif isinstance(value, Collection):
                 stack += value
-        self.spend((before - self.left) * max(times - 1, 0))
+        self.spend(cost * max(times, 1))
 
 
 def _meter(context: Context) -> Meter:
@@ -194,7 +195,7 @@ def _concat(context: Context, parts: list[Any]) -> str:
 
 @pass_context
 def _printed(context: Context, value: Any) -> str:
-    if callable(value):
+    if callable(value) and not isinstance(value, Undefined):
         raise PromptError(f"{getattr(value, '__name__', 'this')} is to be called; write () after it")
     _meter(context).spend_on(value)
     return str(value)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.events import Event
+from orchestrator.manifest import Manifest
 from orchestrator.models import JobSpec
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -23,7 +25,21 @@ def spec_schema() -> dict[str, Any]:
     return {"$schema": _DIALECT, **schema, "title": "orch spec"}
 
 
-SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {"spec": spec_schema}
+def event_schema() -> dict[str, Any]:
+    """Return the schema of one line of `events.jsonl`."""
+    return {"$schema": _DIALECT, **Event.model_json_schema(), "title": "orch event"}
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Return the schema of `manifest.json`."""
+    return {"$schema": _DIALECT, **Manifest.model_json_schema(), "title": "orch manifest"}
+
+
+SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "spec": spec_schema,
+    "event": event_schema,
+    "manifest": manifest_schema,
+}
 """Published schemas by name; the file is `<name>.schema.json`."""
 
 

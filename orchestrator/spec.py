@@ -15,7 +15,6 @@ from pydantic_core import ErrorDetails
 from orchestrator.errors import OrchError
 from orchestrator.models import (
     MAX_CONCURRENCY,
-    MAX_NEEDS,
     MAX_TEXT,
     MAX_TIMEOUT_S,
     Budget,
@@ -38,7 +37,7 @@ _SECONDS = f"a number of seconds above 0, at most {MAX_TIMEOUT_S} (7 days)"
 _RIGHT = {
     "project": _NAME,
     "id": _NAME,
-    "needs": f"a list of step ids, each once, at most {MAX_NEEDS}",
+    "needs": "a list of step ids, each once",
     "task_description": f"text that says what to build, at most {MAX_TEXT:,} characters",
     "prompt": f"the text of a prompt, at most {MAX_TEXT:,} characters",
     "provider": "auto, scaffold, ollama, openai, anthropic, mlx or simulated, or a list without auto",

@@ -133,7 +133,7 @@ class State:
     def claim(self, job_id: str, step: str, ticket: int, token: str, lease_s: float, worker: str) -> Claim:
         """Ask for the right to run a step; with verdict "run" the token is the step's until its lease is lost."""
         verdict, reason = self._call("claim", job_id, step, ticket, token, int(lease_s * 1000), worker)
-        return Claim(verdict, reason[0] if reason else "")
+        return Claim(verdict, reason[0] if reason else "")  # type: ignore[arg-type]
 
     def renew(self, job_id: str, step: str, token: str, lease_s: float) -> bool:
         """Prolong a lease; False when the step is no longer the caller's."""

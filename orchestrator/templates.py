@@ -33,6 +33,14 @@ ALLOWANCE = 5 * MAX_CHARS
 MAX_DEPTH = 100
 NEED_FIELDS = ("text", "files", "data")
 _STATEMENTS = (nodes.Template, nodes.Output, nodes.If, nodes.For, nodes.Assign, nodes.With)
+_NAMES: dict[type[nodes.Node], str] = {
+    nodes.AssignBlock: "set … endset",
+    nodes.CallBlock: "call",
+    nodes.FilterBlock: "filter … endfilter",
+    nodes.For: "recursive for",
+    nodes.FromImport: "from … import",
+    nodes.NSRef: "namespace",
+}
 _TOO_DEEP = "the template is nested too deeply; write it flatter"
 
 
@@ -133,7 +141,7 @@ def _forbidden(tree: nodes.Template) -> Iterator[PromptProblem]:
     """Yield the statements, filters and tests that a prompt does not have."""
     for node in tree.find_all((nodes.Stmt, nodes.NSRef)):
         if not isinstance(node, _STATEMENTS) or (isinstance(node, nodes.For) and node.recursive):
-            what = type(node).__name__
+            what = _NAMES.get(type(node), type(node).__name__.lower())
             yield PromptProblem(
                 node.lineno, f"a prompt has no {what}; use {{{{ … }}}}, if, for, set and with"
             )

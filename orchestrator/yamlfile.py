@@ -24,7 +24,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
 MAX_BYTES = 1024 * 1024
-MAX_NODES = 10_000
+MAX_NODES = 50_000  # 2,000 steps of 25 keys and values each
 MAX_DEPTH = 100
 
 Loc: TypeAlias = tuple[str | int, ...]

@@ -22,6 +22,7 @@ from orchestrator.settings import Settings, load_settings
 from orchestrator.spec import LoadedSpec, load_spec
 
 NEWEST = "newest"
+MOST_FILES = 20
 
 
 @click.command(name="run")
@@ -113,12 +114,15 @@ def _finish(settings: Settings, progress: Progress, *, as_json: bool, quiet: boo
 
 
 def _tell_what_next(progress: Progress, project: Path) -> None:
+    """Say what was built, where it is, and what to type next."""
     if progress.status != "succeeded":
         note(f"next: orch show {progress.job_id}, then orch run --resume {progress.job_id}")
         return
-    click.echo(f"project: {project}/")
-    commands = [
-        one for step in progress.steps.values() if step.result for one in step.result.data.get("next", ())
-    ]
-    for one in (f"cd {project}", *commands) if commands else ():
-        click.echo(f"  {one}")
+    paths = sorted(progress.files)
+    for path in paths[:MOST_FILES]:
+        click.echo(f"  {progress.files[path].size_bytes:>7}  {path}")
+    if len(paths) > MOST_FILES:
+        click.echo(f"  … and {len(paths) - MOST_FILES} more: orch show {progress.job_id} --files")
+    click.echo(f"The project is in {project}/. What to type next:")
+    for command_line in (f"cd {project}", *progress.next_commands()):
+        click.echo(f"  {command_line}")

@@ -34,7 +34,14 @@ def mapped(column: Column) -> str:
 
 def schemas(project: Project) -> tuple[Schema, ...]:
     """Return the schemas that the routes use, table by table."""
-    return tuple(schema for table in project.tables for schema in _schemas_of(table, project.routes_of(table)))
+    return tuple(
+        schema for table in project.tables for schema in _schemas_of(table, project.routes_of(table))
+    )
+
+
+def never_null(schema: Schema) -> str:
+    """Write the decorator of the validator for what may be left out but not null."""
+    return call("@field_validator", [f'"{name}"' for name in schema.never_null], indent=4)
 
 
 def payload(route: Route) -> str:
@@ -55,22 +62,31 @@ def sent(table: Table, route: Route) -> tuple[Column, ...]:
 def _schemas_of(table: Table, routes: Iterable[Route]) -> Iterator[Schema]:
     routes = list(routes)
     noun = article(table.noun)
-    for name, columns in {payload(route): sent(table, route) for route in routes if route.shape in _WRITES}.items():
+    for name, columns in {
+        payload(route): sent(table, route) for route in routes if route.shape in _WRITES
+    }.items():
         yield Schema(name, f"What a client sends to store {noun}.", tuple(map(_created, columns)))
     if any(route.shape == "change" for route in routes):
         lines = tuple(_changed(column) for column in table.client_columns)
         required = tuple(column.name for column in table.client_columns if not column.is_optional)
-        yield Schema(f"{table.name}Update", f"What a client sends to change {noun}.", lines, never_null=required)
+        yield Schema(
+            f"{table.name}Update", f"What a client sends to change {noun}.", lines, never_null=required
+        )
     if any(route.shape not in {"clear", "delete", "echo"} for route in routes):
         lines = ("id: int", *(f"{column.name}: {_read_type(column)}" for column in table.columns))
-        yield Schema(f"{table.name}Read", f"{noun[:1].upper()}{noun[1:]} as clients get it.", lines, reads_rows=True)
+        yield Schema(
+            f"{table.name}Read", f"{noun[:1].upper()}{noun[1:]} as clients get it.", lines, reads_rows=True
+        )
 
 
 def _column_type(column: Column) -> list[str]:
     if column.owner:
         return [f'ForeignKey("{plural(column.owner)}.id", ondelete="CASCADE")', "index=True"]
     if column.is_stamp:
-        return ["server_default=func.now()", *(["onupdate=func.now()"] if column.name == "updated_at" else [])]
+        return [
+            "server_default=func.now()",
+            *(["onupdate=func.now()"] if column.name == "updated_at" else []),
+        ]
     if column.type == "boolean" and not column.required:
         return ["default=False"]
     return {"string": ["String(200)"], "text": ["Text"]}.get(column.type, [])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from providers.scaffold import routes
 from providers.scaffold.columns import payload
 from providers.scaffold.layout import call, listing, literal
@@ -29,7 +27,7 @@ def names(project: Project) -> dict[Route, str]:
     for route in project.routes:
         name = _natural(route)
         if name in named.values():
-            name = snake(f"{route.method} {route.path}") or route.method.lower()
+            name = snake(f"{route.method} {route.path}")
         while name in named.values():
             name = f"{name}_again"
         named[route] = name
@@ -39,7 +37,9 @@ def names(project: Project) -> dict[Route, str]:
 def summary(route: Route) -> str:
     """Say what a route does, as a docstring or in a table."""
     if route.table is None or route.shape not in _VERBS:
-        return _SIMPLE.get(route.shape, "Answer with what was sent: no rule of the scaffold covers this route.")
+        return _SIMPLE.get(
+            route.shape, "Answer with what was sent: no rule of the scaffold covers this route."
+        )
     noun, several = article(route.table.noun), spaced(route.table.plural)
     of = f" of {article(route.owners[-1].table.noun)}" if route.owners else ""
     return {
@@ -112,12 +112,14 @@ def searched(route: Route) -> str:
 
 def counted(project: Project) -> str:
     """Write the dict that counts every table."""
-    return listing((f'"{table.plural}": repository.count(session, {table.name})' for table in project.tables), 4)
+    return listing(
+        (f'"{table.plural}": repository.count(session, {table.name})' for table in project.tables), 4
+    )
 
 
 def _natural(route: Route) -> str:
     if route.table is None or route.shape not in _VERBS:
-        return snake(f"{route.method} {route.path}") or "get_root"
+        return snake(f"{route.method} {route.path.strip('/') or 'root'}")
     noun = plural(route.table.noun) if route.shape in _MANY else route.table.noun
     of = f"_of_{route.owners[-1].table.noun}" if route.owners else ""
     return f"{_VERBS[route.shape]}_{noun}{of}"
@@ -146,7 +148,11 @@ def _parameters(route: Route) -> list[str]:
         return []
     if route.shape == "echo":
         path = [f"{name}: str" for name in routes.parameters(route.path)]
-        return [*path, "payload: Annotated[dict[str, Any] | None, Body()] = None"] if _takes_payload(route) else path
+        return (
+            [*path, "payload: Annotated[dict[str, Any] | None, Body()] = None"]
+            if _takes_payload(route)
+            else path
+        )
     found = [f"{step.parameter}: {step.python}" for step in route.steps]
     if route.shape in {"create", "replace", "change"}:
         found.append(f"payload: {payload(route)}")
@@ -161,7 +167,7 @@ def _takes_payload(route: Route) -> bool:
 
 
 def _chain(steps: tuple[Step, ...]) -> list[tuple[Step, Step | None]]:
-    return list(zip(steps, (None, *steps[:-1]), strict=True))
+    return list(zip(steps, (None, *steps), strict=False))
 
 
 def _find(step: Step, before: Step | None) -> str:

@@ -54,18 +54,34 @@ def prose(text: str) -> str:
 
 
 def with_imports(source: str, homes: Mapping[str, str]) -> str:
-    """Put the imports of the names that the source uses where it says so.
+    """Put the imports of the names that the source uses where it says so; no text of a user stands after that.
 
     Args:
-        source: A module with the line `# imports`.
+        source: A module with the line `# imports`, or one that has its imports.
         homes: The module of each name that may need one; a name of its own is an import of the module.
     """
-    used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    before, marker, after = source.rpartition(IMPORTS)
+    if not marker:
+        return source
+    nodes = list(ast.walk(ast.parse(source)))
+    used = {node.id for node in nodes if isinstance(node, ast.Name)} - _bound(nodes)
     modules: dict[str, list[str]] = {}
     for name in sorted(used & homes.keys(), key=_isort_key):
         modules.setdefault(homes[name], []).append(name)
     block = "\n\n".join(filter(None, (_block(modules, group) for group in range(3))))
-    return re.sub(rf"{IMPORTS}", f"{block}\n" if block else "", source, count=1)
+    return f"{before}{block}\n{after}"
+
+
+def _bound(nodes: Iterable[ast.AST]) -> set[str]:
+    """Return the names that a module or its functions give themselves."""
+    names = set()
+    for node in nodes:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+    return names
 
 
 def _block(modules: Mapping[str, list[str]], group: int) -> str:
@@ -88,3 +104,10 @@ def _group(module: str) -> int:
 
 def _isort_key(name: str) -> tuple[int, str]:
     return (0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2, name)
+
+
+def tidy(source: str) -> str:
+    """Set the blank lines: two around what stands at the margin of a module, one at most inside, none at the end."""
+    spaced = re.sub(r"\n{3,}", "\n\n\n", source.strip("\n") + "\n")
+    apart = re.sub(r"\n{2,}(?=(?:@|def |class |async def ))", "\n\n\n", spaced)
+    return re.sub(r"\n{3,}(?= )", "\n\n", apart)

@@ -134,12 +134,10 @@ def shape(endpoint: Endpoint) -> Shape:
     last, owners = steps[-1], steps[:-1]
     if endpoint.method == "GET" and (simple := _simple(last, owners, endpoint.entity)):
         return simple
-    if words.class_name(last.noun) != endpoint.entity or not all(
-        part.parameter and part.literal for part in owners
-    ):
+    nested = all(part.parameter and part.literal for part in owners)
+    if words.class_name(last.noun) != endpoint.entity or not nested:
         return "echo"
-    table = _ITEM if last.parameter else _COLLECTION
-    return table.get(endpoint.method, "echo")
+    return (_ITEM if last.parameter else _COLLECTION).get(endpoint.method, "echo")
 
 
 def clean(path: str) -> str | None:
@@ -192,7 +190,9 @@ def _is_prefix(part: Part) -> bool:
 
 
 def _parameter(part: Part, known: bool, before: str) -> str:
-    name = (
-        f"{part.noun}_id" if known and part.by_id else words.field_name(part.parameter, part.noun or "path")
-    )
+    name = words.field_name(part.parameter, part.noun or "path")
+    if known and part.by_id:
+        name = f"{part.noun}_id"
+    elif name in TAKEN_VARIABLES:
+        name = f"path_{name}"
     return f"{name}_{len(parameters(before))}" if name in parameters(before) else name

@@ -41,15 +41,17 @@ def python(column: Column) -> str:
     """Return the example as an expression of Python."""
     shown = value(column)
     if column.type in {"date", "datetime"}:
-        parts = ", ".join(str(int(part)) for part in re.findall(r"\d+", str(shown))[: 5 if column.type == "datetime" else 3])
+        parts = ", ".join(
+            str(int(part)) for part in re.findall(r"\d+", str(shown))[: 5 if column.type == "datetime" else 3]
+        )
         return f"{column.type}({parts})"
-    return json.dumps(shown) if isinstance(shown, str) else repr(shown)
+    return _expression(shown)
 
 
 def pairs(columns: tuple[Column, ...], *, other: bool = False) -> list[str]:
     """Return the examples of plain columns as pairs of a Python dict."""
-    shown = [(column, value(column, other=other)) for column in columns if not column.owner]
-    return [f'"{column.name}": {json.dumps(item) if isinstance(item, str) else item!r}' for column, item in shown]
+    plain = [column for column in columns if not column.owner]
+    return [f'"{column.name}": {_expression(value(column, other=other))}' for column in plain]
 
 
 def changed(table: Table) -> tuple[Column, ...]:
@@ -65,7 +67,10 @@ def body(columns: tuple[Column, ...]) -> dict[str, object]:
 def row(table: Table) -> dict[str, object]:
     """Return a row for the README."""
     stamp = "2024-05-17T09:30:00"
-    plain = {column.name: stamp if column.is_stamp else 1 if column.owner else value(column) for column in table.columns}
+    plain = {
+        column.name: stamp if column.is_stamp else 1 if column.owner else value(column)
+        for column in table.columns
+    }
     return {"id": 1, **plain}
 
 
@@ -85,6 +90,10 @@ def unknown_url(route: Route) -> str:
     """Return the URL of a row that does not exist."""
     shown = {step.parameter: "999" if step.column == "id" else str(_unknown(step)) for step in route.steps}
     return re.sub(r"{(\w+)}", lambda name: shown.get(name[1], "sample"), route.path)
+
+
+def _expression(shown: float | str) -> str:
+    return json.dumps(shown) if isinstance(shown, str) else repr(shown)
 
 
 def _key(step: Step) -> str:

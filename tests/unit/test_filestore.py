@@ -391,7 +391,7 @@ while not failed:  # each call exchanges the two at once, so that the name is ne
 """,
         root,
     )
-    outcomes = set()
+    outcomes: set[str] = set()
     with swapping(swapper):
         until = time.monotonic() + 1.5
         while time.monotonic() < until:

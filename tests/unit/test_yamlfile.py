@@ -160,7 +160,7 @@ class TestRefusals:
             ("a: &x {b: *x}\n", 1, "an alias stands inside what it repeats"),
             ("a:\n " + "[" * 200 + "]" * 200, 2, "nested more than 100 deep"),
             ("a: " + "[" * 100_000, 1, "nested more than 100 deep"),
-            ("a:\n" + "- 1\n" * 10_001, 9_999, "more than 10,000 values"),
+            ("a:\n" + "- 1\n" * 50_001, 49_999, "more than 50,000 values"),
         ],
     )
     def test_name_the_line_and_what_is_wrong(self, text: str, line: int | None, message: str) -> None:
@@ -175,7 +175,7 @@ class TestRefusals:
         )
         started = time.perf_counter()
 
-        assert "aliases make more than 10,000 values" in str(refusal(bomb))
+        assert "aliases make more than 50,000 values" in str(refusal(bomb))
         assert time.perf_counter() - started < 1
 
     def test_aliases_of_a_long_text_are_refused_before_it_is_copied(self) -> None:
@@ -189,7 +189,7 @@ class TestRefusals:
         assert "aliases nest more than 100 deep" in str(refusal(text))
 
     @given(st.text(alphabet="ab: -[]{}&*!|>'\"\n#?%@,.0\\~", max_size=60))
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=200, deadline=None)
     def test_any_text_is_either_read_or_refused(self, text: str) -> None:
         try:
             read: object = parse(text).values
