@@ -1,4 +1,4 @@
-"""Events: every act of a job as one typed record, and the Redis stream that orders them.
+"""Events: every act of a job as one typed record.
 
 An event's id is its stream id and its time is the time in that id: Redis's clock, one for the whole fleet.
 """
@@ -6,11 +6,10 @@ An event's id is its stream id and its time is the time in that id: Redis's cloc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-import redis
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 Level = Literal["INFO", "WARN", "ERROR"]
@@ -121,31 +120,3 @@ def to_fields(event: Event) -> dict[str, str]:
         "data": event.data and json.dumps(event.data),
     }
     return {name: value for name, value in fields.items() if value}
-
-
-def read(
-    client: redis.Redis, stream: str, job_id: str, after: str = "0", block_ms: int | None = None
-) -> list[Event]:
-    """Return up to 1,000 events after an id, oldest first; with `block_ms`, wait that long for the first.
-
-    Args:
-        client: A client that returns bytes.
-        stream: Redis key of the stream.
-        job_id: Whose stream it is.
-        after: Stream id of the last event that the caller has; "0" for none.
-        block_ms: How long to wait when there is none; None returns at once.
-    """
-    replies: Any = client.xread({stream: after}, count=1000, block=block_ms)
-    return [
-        from_stream(job_id, entry_id.decode(), fields)
-        for _, entries in replies or ()
-        for entry_id, fields in entries
-    ]
-
-
-def read_all(client: redis.Redis, stream: str, job_id: str) -> Iterator[Event]:
-    """Every event that the stream holds now, oldest first."""
-    after = "0"
-    while batch := read(client, stream, job_id, after):
-        yield from batch
-        after = batch[-1].id

@@ -18,14 +18,14 @@ from orchestrator import __version__
 from orchestrator.canvas import Driver, choose_driver, part, send_canvas, send_each
 from orchestrator.choices import fallbacks, first
 from orchestrator.errors import UsageError
-from orchestrator.events import Event, read
+from orchestrator.events import Event
 from orchestrator.models import JobSpec
-from orchestrator.names import JobKeys
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.runfolder import RunFolder
 from orchestrator.spec import LoadedSpec
 from orchestrator.state import Dispatch, Stale, State
+from orchestrator.stream import follow, read_all
 
 
 @dataclass(frozen=True)
@@ -105,18 +105,12 @@ class Jobs:
         return Progress.of(job_id, self.events(job_id))
 
     def events(self, job_id: str) -> Iterator[Event]:
-        """Every event until now."""
-        after = "0"
-        while batch := read(self.client, JobKeys(job_id).events, job_id, after):
-            yield from batch
-            after = batch[-1].id
+        """Every event of the job until now."""
+        return read_all(self.client, job_id)
 
     def follow(self, job_id: str, after: str = "0", wait_ms: int = 500) -> Iterator[list[Event]]:
-        """Batches of events as they come; an empty one when `wait_ms` went by without any. Never ends by itself."""
-        while True:
-            batch = read(self.client, JobKeys(job_id).events, job_id, after, wait_ms)
-            after = batch[-1].id if batch else after
-            yield batch
+        """Batches of the job's events as they come, without end; see `stream.follow`."""
+        return follow(self.client, job_id, after, wait_ms)
 
     def _send(self, job_id: str, spec: JobSpec, sent: list[Dispatch], driver: Driver) -> None:
         if driver == "canvas" and sent:

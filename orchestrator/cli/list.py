@@ -7,7 +7,8 @@ from typing import get_args
 import click
 
 from orchestrator.cli import options
-from orchestrator.cli.output import jobs_table, print_json, print_table
+from orchestrator.cli.output import print_json
+from orchestrator.cli.tables import jobs_table, print_table
 from orchestrator.history import History
 from orchestrator.records import JobStatus
 from orchestrator.settings import load_settings

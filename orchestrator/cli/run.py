@@ -10,7 +10,8 @@ import click
 
 from orchestrator.choices import Choice, Flags, require_ready, resolve
 from orchestrator.cli import options
-from orchestrator.cli.output import failures, note, print_json, summary
+from orchestrator.cli.output import note, print_json
+from orchestrator.cli.tables import failures, summary
 from orchestrator.cli.view import watching
 from orchestrator.errors import NoSuchJob, UsageError
 from orchestrator.history import History

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli import options
-from orchestrator.cli.output import failures, print_json, print_table, steps_table, summary
+from orchestrator.cli.output import print_json
+from orchestrator.cli.tables import failures, print_table, steps_table, summary
 from orchestrator.cli.view import line
 from orchestrator.history import History
 from orchestrator.settings import load_settings

@@ -9,7 +9,8 @@ import click
 
 from orchestrator.choices import Flags, resolve
 from orchestrator.cli import options
-from orchestrator.cli.output import failures, note, print_json, summary
+from orchestrator.cli.output import note, print_json
+from orchestrator.cli.tables import failures, summary
 from orchestrator.cli.view import line
 from orchestrator.history import fleet
 from orchestrator.jobs import Jobs

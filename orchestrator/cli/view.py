@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.cli.output import steps_table
+from orchestrator.cli.tables import steps_table
 from orchestrator.events import Event
 from orchestrator.localrun import Watch
 from orchestrator.progress import Progress

@@ -19,7 +19,7 @@ _HOMES = {
     **dict.fromkeys(("date", "datetime"), "datetime"),
     "asynccontextmanager": "contextlib",
     "Path": "pathlib",
-    "pytest": "pytest",
+    "pytest": "",
     **dict.fromkeys(("APIRouter", "Body", "FastAPI", "Query", "Request", "status"), "fastapi"),
     "JSONResponse": "fastapi.responses",
     "TestClient": "fastapi.testclient",
@@ -195,7 +195,7 @@ _FILTERS: Mapping[str, Callable[..., object]] = {
     "status": handlers.status,
     "stored_values": trials.stored_values,
     "summary": handlers.summary,
-    "test": trials.test,
+    "heading": trials.heading,
     "uses": uses,
 }
 

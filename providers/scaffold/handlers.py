@@ -77,13 +77,13 @@ def signature(route: Route, name: str) -> str:
 
 def lookups(route: Route) -> list[str]:
     """Write the statements that find the rows on the way, so that each belongs to the one before."""
-    return [f"{variable(step.table.noun)} = {_find(step, before)}" for step, before in _chain(route.owners)]
+    return [_find(f"{variable(step.table.noun)} =", step, before) for step, before in _chain(route.owners)]
 
 
-def item(route: Route) -> str:
-    """Write the call that finds the row that the path ends with."""
+def item(route: Route, purpose: str) -> str:
+    """Write the statement that finds the row that the path ends with: `return` it, or `row =`."""
     step = route.steps[-1]
-    return _find(step, route.owners[-1] if route.owners else None)
+    return _find(purpose, step, route.owners[-1] if route.owners else None)
 
 
 def belonging(route: Route) -> list[str]:
@@ -170,10 +170,10 @@ def _chain(steps: tuple[Step, ...]) -> list[tuple[Step, Step | None]]:
     return list(zip(steps, (None, *steps), strict=False))
 
 
-def _find(step: Step, before: Step | None) -> str:
+def _find(purpose: str, step: Step, before: Step | None) -> str:
     owner = [_belongs_to(before)] if before else []
     arguments = ["session", step.table.name, f"{step.column}={step.parameter}", *owner]
-    return call("repository.find", arguments, indent=4)
+    return call(f"{purpose} repository.find", arguments, indent=4)
 
 
 def _belongs_to(step: Step) -> str:

@@ -54,11 +54,11 @@ def prose(text: str) -> str:
 
 
 def with_imports(source: str, homes: Mapping[str, str]) -> str:
-    """Put the imports of the names that the source uses where it says so; no text of a user stands after that.
+    """Put the imports of the names that the source uses in the place of its last `# imports`.
 
     Args:
         source: A module with the line `# imports`, or one that has its imports.
-        homes: The module of each name that may need one; a name of its own is an import of the module.
+        homes: The module of each name that may need one; "" for a module of that name.
     """
     before, marker, after = source.rpartition(IMPORTS)
     if not marker:
@@ -90,8 +90,8 @@ def _block(modules: Mapping[str, list[str]], group: int) -> str:
 
 
 def _import(module: str, names: list[str]) -> str:
-    if names == [module]:
-        return f"import {module}"
+    if not module:
+        return "\n".join(f"import {name}" for name in names)
     line = f"from {module} import {', '.join(names)}"
     if len(line) <= WIDTH:
         return line

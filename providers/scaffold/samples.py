@@ -107,10 +107,10 @@ def _unknown(step: Step) -> object:
 
 def _text(column: Column) -> tuple[str, str]:
     name = column.name
-    if column.unique:
-        return f"{name}-1", f"{name}-2"
     if name.endswith("email"):
         return "ada@example.com", "alan@example.com"
+    if column.unique:
+        return f"{name}-1", f"{name}-2"
     if name.endswith(("url", "link", "website")):
         return "https://example.com/first", "https://example.com/second"
     words = spaced(name)

@@ -44,8 +44,10 @@ def stored_values(table: Table) -> list[str]:
     ]
 
 
-def test(route: Route, name: str) -> str:
-    """Write the first line of a test with the fixtures that the route needs."""
+def heading(route: Route, name: str, *, alone: bool = False) -> str:
+    """Write the first line of a test with the fixtures that the route needs, or with the client alone."""
+    if alone:
+        return call(f"def {name}", ["client: TestClient"], ") -> None:")
     nouns = [step.table.noun for step in route.owners]
     if route.table and route.shape in {"create", "replace"}:
         nouns += [column.owner for column in sent(route.table, route) if column.owner]
@@ -57,7 +59,7 @@ def test(route: Route, name: str) -> str:
 
 
 def request(route: Route, *, known: bool = True, empty: bool = False) -> str:
-    """Write the call that sends a request to the route, for stored rows or for one that is not known."""
+    """Write the statement that sends a request to the route, for stored rows or for one that is not known."""
     path = samples.stored_url(route) if known else samples.unknown_url(route)
     arguments = [f"f{literal(path)}" if known and route.steps else literal(path)]
     if route.shape == "search":
@@ -66,12 +68,12 @@ def request(route: Route, *, known: bool = True, empty: bool = False) -> str:
         arguments.append(f"json={'{}' if empty else _json(route, known=known)}")
     elif route.shape == "echo" and route.method in {"POST", "PUT", "PATCH"}:
         arguments.append('json={"sample": True}')
-    return call(f"client.{route.method.lower()}", arguments, indent=4)
+    return call(f"answer = client.{route.method.lower()}", arguments, indent=4)
 
 
 def has_required(route: Route) -> bool:
     """Whether a payload of the route has to have something."""
-    return any(_must_be_sent(column) for column in sent(route.table, route)) if route.table else False
+    return any(column.required for column in sent(route.table, route)) if route.table else False
 
 
 def changed(route: Route) -> bool:
@@ -91,7 +93,3 @@ def _json(route: Route, *, known: bool) -> str:
 def _searched(route: Route) -> str:
     columns = route.table.columns if route.table else ()
     return next(literal(str(samples.value(column))) for column in columns if column.is_text)
-
-
-def _must_be_sent(column: Column) -> bool:
-    return column.required

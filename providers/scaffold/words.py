@@ -30,10 +30,10 @@ def is_plural(word: str) -> bool:
 
 
 def snake(text: str) -> str:
-    """Return the text as a lower-case ASCII identifier of at most 40 characters; "" when nothing is left."""
+    """Return the text as a lower-case ASCII identifier of at most 30 characters; "" when nothing is left."""
     plain = unicodedata.normalize("NFKD", text.translate(_UMLAUTS)).encode("ascii", "ignore").decode()
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain).lower()
-    return re.sub(r"[^a-z0-9]+", "_", parted).lstrip("_0123456789")[:40].strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", parted).lstrip("_0123456789")[:30].strip("_")
 
 
 def class_name(noun: str) -> str:

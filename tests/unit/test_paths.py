@@ -8,7 +8,7 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.paths import UnsafePath, case_key, safe_relative
@@ -131,6 +131,7 @@ def test_a_refusal_is_a_value_error_and_crosses_a_process_border() -> None:
 _PIECES = st.sampled_from([*"/\\.~:*a \0é", "..", "con", "C:", "//", ".git", "\u202e"])
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), st.lists(_PIECES, max_size=12).map("".join)))
 @example("a/../b")
 def test_whatever_is_accepted_stays_below_its_root_on_every_platform(path: str) -> None:
@@ -144,6 +145,7 @@ def test_whatever_is_accepted_stays_below_its_root_on_every_platform(path: str) 
     assert windows.parts == ("R:\\", "root", *safe.parts)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_case_key_is_the_same_for_every_spelling(path: str) -> None:
     assert case_key(case_key(path)) == case_key(path)

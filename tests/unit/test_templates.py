@@ -178,6 +178,8 @@ def doubled(how: str) -> str:
 
 
 class TestBounds:
+    OURS = "too much work|grows too large|cannot be called|works on numbers|Range too big|longer than"
+
     @pytest.mark.parametrize(
         "source",
         [
@@ -185,22 +187,23 @@ class TestBounds:
             "{{ 10**10 * 'a' }}",
             "{{ [0] * 10**9 }}",
             "{{ [needs.outline.text * 1000] * 10000 }}",
-            "{{ 10**9999 * 1 }}",
+            "{{ 10**99999999 }}",
             "{{ (10**1000) * (10**1000) }}",
-            "{{ '%999999999d' % 1 }}",
+            "{{ '%99999999999d' % 1 }}",
             "{{ '{:999999999}'.format(1) }}",
             "{{ 'a'.ljust(999999999) }}",
             "{{ 'a'.zfill(999999999) }}",
             "{{ 'a'.replace('a', 'b') }}",
             "{{ 'a\n' | indent(999999999) }}",
             "{{ 'a\n' | indent(width=999999999) }}",
-            "{{ range(99999) | join('x' * 9000) }}",
-            "{{ range(99999) | map('string') | join(d='x' * 9000) }}",
-            "{{ ('x' * 99999) | replace('x', 'y' * 99999) }}",
-            "{{ ('x' * 99999) | replace(old='x', new='y' * 99999) }}",
-            "{{ ('x' * 99999) | replace('', 'y' * 99999) }}",
+            "{{ range(99999) | join('x' * 999999) }}",
+            "{{ range(99999) | map('string') | join(d='x' * 999999) }}",
+            "{{ needs.big.text | replace('x', needs.big.text) }}",
+            "{{ needs.big.text | replace(old='x', new=needs.big.text) }}",
+            "{{ needs.big.text | replace('', needs.big.text) }}",
             "{% for i in range(10**9) %}x{% endfor %}",
             "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "{% set r = range(9999) | list %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}",
             "{% for i in range(9999) %}{{ range(9999) | list | length }}{% endfor %}",
             "{% for i in range(99999) %}{{ needs.big.text | length }}{% endfor %}",
             "{% for i in range(99999) %}{% set x = needs.big.text.upper() %}{% endfor %}",
@@ -216,7 +219,7 @@ class TestBounds:
         needs = {**NEEDS, "big": {"text": "x" * 500_000, "files": [], "data": {}}}
         started = time.perf_counter()
 
-        with pytest.raises(PromptError):
+        with pytest.raises(PromptError, match=self.OURS):  # and not MemoryError, which would come too late
             render_prompt(source, SPEC, needs)
 
         assert time.perf_counter() - started < 10

@@ -152,6 +152,7 @@ class TestRefusals:
             ("a: -.INF\n", 1, "'-.INF' is not a finite number"),
             ("a: .nan\n", 1, "'.nan' is not a finite number"),
             ("a: 1e999\n", 1, "'1e999' is not a finite number"),
+            (f"a: {'9' * 401}\n", 1, "at most 400 digits"),
             (f"a: {'9' * 5000}\n", 1, "at most 400 digits"),
             ('a: "\\ud800"\n', 1, "text without halves of characters"),
             ("a: 1\nb: \x07\n", 2, "character U+0007 is not allowed in YAML; remove it"),
