@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint types imports unit golden integration bench docs lock clean
+.PHONY: run test check lint types imports unit golden golden-update integration bench docs lock clean
 
 run: $(VENV)/.run
 	$(BIN)/orch run examples/notes_api.yaml
@@ -32,6 +32,12 @@ unit: $(VENV)/.dev
 
 golden: $(VENV)/.dev
 	$(BIN)/pytest -m golden
+
+golden-update: $(VENV)/.dev
+	rm -rf tests/golden .golden
+	ORCH_RUNS_DIR=.golden $(BIN)/orch run --quiet examples/notes_api.yaml
+	mv .golden/job_*/outputs tests/golden
+	rm -rf .golden
 
 integration: $(VENV)/.dev
 	$(BIN)/pytest tests/integration

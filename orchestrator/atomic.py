@@ -36,6 +36,14 @@ def lock(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def locked(folder: Path) -> bool:
+    """Whether somebody holds the lock of this directory now; also when it is gone."""
+    with suppress(OSError), opened(folder) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    return True
+
+
 @contextmanager
 def opened(folder: Path) -> Iterator[int]:
     """Give the open descriptor of a directory."""

@@ -22,12 +22,14 @@ from types import TracebackType
 import redis
 
 from orchestrator import lifeline
+from orchestrator.atomic import lock, locked
 from orchestrator.connection import connect
 from orchestrator.errors import EnvironmentNotReady, OrchError
 from orchestrator.names import QUEUE, WORKER_APP
 
 OLDEST_REDIS = (6, 2)
 START_S = 10.0
+_FOLDER_PREFIX = "orch-run-"
 _SOCKET_PATH_MAX = 100  # sun_path is 104 bytes on macOS, 108 on Linux
 
 
@@ -111,6 +113,7 @@ class EmbeddedStack:
         with contextlib.ExitStack() as starting:
             folder = _private_folder()
             starting.callback(shutil.rmtree, folder, ignore_errors=True)
+            starting.enter_context(lock(folder))
             url = f"unix://{folder / 'redis.sock'}"
             server = _start(starting, Child("Redis server", redis_command(folder), folder / "redis.log"))
             wait_for_redis(url, server)
@@ -144,14 +147,25 @@ def _start(stack: contextlib.ExitStack, child: Child) -> Child:
 def _private_folder() -> Path:
     """Make a folder that only this user can enter, with a name short enough for a socket in it."""
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes it private
-        folder = Path(tempfile.mkdtemp(prefix="orch-", dir=parent))
+        _sweep(Path(parent))
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))
         if len(str(folder / "redis.sock")) <= _SOCKET_PATH_MAX:
             return folder
         folder.rmdir()
     raise EnvironmentNotReady("no folder with a short enough path for a socket: set TMPDIR=/tmp")
 
 
+def _sweep(parent: Path) -> None:
+    """Remove the folders of stacks that were killed: nobody holds their lock any more."""
+    for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            about = folder.stat()
+            if about.st_uid == os.getuid() and time.time() - about.st_mtime > START_S and not locked(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def redis_command(folder: Path) -> list[str]:
+    """The command line of a Redis that listens on `redis.sock` in this folder alone, and keeps nothing."""
     settings = {
         "port": "0",
         "unixsocket": str(folder / "redis.sock"),

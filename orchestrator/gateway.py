@@ -22,9 +22,8 @@ FREE_PROVIDERS = frozenset({"scaffold", "simulated", "ollama", "mlx"})
 class Emit(Protocol):
     """Adds an event to the step that asks."""
 
-    def __call__(
-        self, kind: EventType, data: Mapping[str, Any] | None = None, level: Level = "INFO"
-    ) -> None: ...
+    def __call__(self, kind: EventType, data: Mapping[str, Any] | None = None, level: Level = "INFO") -> None:
+        """Add it."""
 
 
 @dataclass(frozen=True, slots=True)

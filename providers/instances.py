@@ -37,9 +37,12 @@ def smallest_instance(schema: Mapping[str, Any]) -> Any:
     Raises:
         NoInstanceError: There is none, or none that this simple construction finds (`not`, odd patterns).
     """
-    value = _Maker(schema).make(schema)
     try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+        value = _Maker(schema).make(schema)
         jsonschema.validate(value, schema)
+    except jsonschema.SchemaError as error:
+        raise NoInstanceError(f"this is no JSON Schema: {error.message[:200]}") from error
     except jsonschema.ValidationError as error:
         raise NoInstanceError(f"no value found for {error.json_path}: {error.message[:200]}") from error
     return value

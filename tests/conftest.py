@@ -71,7 +71,13 @@ class CommandLine:
 
     def __call__(self, *args: str, timeout: float = 60, **env: str) -> Ran:
         done = subprocess.run(
-            [*ORCH, *args], cwd=self.folder, env={**self.env, **env}, capture_output=True, text=True, timeout=timeout, check=False
+            [*ORCH, *args],
+            cwd=self.folder,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 
@@ -120,7 +126,12 @@ def start_worker(redis_url: str, client: redis.Redis, tmp_path: Path) -> Iterato
     started: list[Child] = []
 
     def start(concurrency: int = 4, **env: str) -> Child:
-        environment = {**os.environ, "ORCH_REDIS_URL": redis_url, "ORCH_RUNS_DIR": str(tmp_path / "runs"), **env}
+        environment = {
+            **os.environ,
+            "ORCH_REDIS_URL": redis_url,
+            "ORCH_RUNS_DIR": str(tmp_path / "runs"),
+            **env,
+        }
         name = f"worker-{len(started)}@%h"
         log = tmp_path / f"worker-{len(started)}.log"
         started.append(Child("worker", worker_command(concurrency, name=name), log, environment))

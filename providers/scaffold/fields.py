@@ -73,7 +73,7 @@ def _field(item: str, owner: str) -> tuple[Field | None, bool]:
     tokens = [token.strip("`'\"*-_.") for token in named.split()[:12]]
     minor = lexicon.ARTICLES | lexicon.FIELD_QUALIFIERS if len(tokens) > 1 else frozenset()
     kept = [token for token in tokens if token and token not in minor]
-    if not kept:
+    if not kept or kept == ["id"]:
         return None, True
     end = next((at for at, token in enumerate(kept) if token in lexicon.FIELD_ENDS), len(kept))
     name = words.field_name(" ".join(kept[:end]), owner)

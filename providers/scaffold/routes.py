@@ -142,7 +142,7 @@ def shape(endpoint: Endpoint) -> Shape:
 
 def clean(path: str) -> str | None:
     """Return the path with its parameters as {name}, or None for one that we do not serve."""
-    segments = [segment for segment in path.rstrip(".:-").split("/") if segment]
+    segments = [segment for segment in re.sub(r"(?<=[\w}])[.:-]+$", "", path).split("/") if segment]
     cleaned = [_segment(segment) for segment in segments]
     whole = "/" + "/".join(segment or "" for segment in cleaned)
     if None in cleaned or len(cleaned) > 8 or whole in _SERVED_BY_FASTAPI:

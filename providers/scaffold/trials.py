@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from providers.scaffold import samples
 from providers.scaffold.columns import sent
 from providers.scaffold.layout import call, listing, literal
-from providers.scaffold.project import Column, Route, Table
+from providers.scaffold.project import Route, Table
 from providers.scaffold.words import class_name
 
 _WITH_ROW = {"list", "search", "read", "replace", "change", "delete", "clear"}

@@ -31,7 +31,12 @@ def test_a_run_leaves_a_whole_run_folder_and_ends_with_0(orch):
     assert manifest["completed_steps"] == ["architect", "builder", "docs", "qa"]
     assert manifest["pending_steps"] == []
     assert (run / "inputs" / "spec.yaml").read_text() == TINY
-    assert {path.name for path in (run / "logs").iterdir()} >= {"architect.log", "builder.log", "docs.log", "qa.log"}
+    assert {path.name for path in (run / "logs").iterdir()} >= {
+        "architect.log",
+        "builder.log",
+        "docs.log",
+        "qa.log",
+    }
     assert {path.name for path in (run / "artifacts").iterdir()} >= {"plan.json", "qa_report.json"}
     on_disk = {
         str(path.relative_to(run / "outputs")): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -94,7 +99,8 @@ def test_the_cache_entries_a_job_used_are_in_its_run_folder(orch):
     for _ in range(2):
         orch("run", spec)
         run = orch.runs[-1]
-        asked = {event["data"]["key"] for event in orch.events(run.name) if event["type"] in ("cache.hit", "cache.miss")}
+        told = [event for event in orch.events(run.name) if event["type"] in ("cache.hit", "cache.miss")]
+        asked = {event["data"]["key"] for event in told}
         assert {path.stem for path in (run / ".cache").iterdir()} == asked
 
 
@@ -205,7 +211,9 @@ def test_a_worker_that_dies_ends_the_run_with_its_log(orch):
     running = orch.start("run", orch.spec(ENDLESS))
     _wait_for_event(orch, "step.started", running)
     (worker,) = [
-        one for one in psutil.Process(running.pid).children(recursive=True) if one.cmdline()[1:3] == ["-m", "celery"]
+        one
+        for one in psutil.Process(running.pid).children(recursive=True)
+        if one.cmdline()[1:3] == ["-m", "celery"]
     ]
 
     worker.kill()
@@ -322,9 +330,11 @@ def test_a_secret_in_the_environment_is_written_nowhere(orch):
 def _wait_for_event(orch, kind: str, running) -> None:
     """Return when the newest run folder tells of such an event."""
     while running.poll() is None:
-        if orch.runs and (orch.runs[-1] / "events.jsonl").exists() and f'"{kind}"' in (
-            orch.runs[-1] / "events.jsonl"
-        ).read_text():
+        if (
+            orch.runs
+            and (orch.runs[-1] / "events.jsonl").exists()
+            and f'"{kind}"' in (orch.runs[-1] / "events.jsonl").read_text()
+        ):
             return
         time.sleep(0.02)
     pytest.fail(f"ended early: {running.communicate()}")

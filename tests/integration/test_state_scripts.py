@@ -18,13 +18,14 @@ import pytest
 import redis
 
 from orchestrator.connection import connect
-from orchestrator.events import Event, read_all
+from orchestrator.events import Event
 from orchestrator.lease import Heartbeat
 from orchestrator.names import JOBS_INDEX, JobKeys
 from orchestrator.plan import Plan, PlannedStep
 from orchestrator.progress import Progress
 from orchestrator.records import Artifact, Failure, OutputFile, StepResult
 from orchestrator.state import Claim, Dispatch, Stale, State
+from orchestrator.stream import read_all
 
 JOB = "job_0123456789ab"
 NOTHING = StepResult()
@@ -104,7 +105,7 @@ def with_file(content: bytes, path: str = "p/main.py") -> tuple[StepResult, dict
 
 
 def events(client: redis.Redis, kind: str | None = None) -> list[Event]:
-    every = read_all(client, JobKeys(JOB).events, JOB)
+    every = read_all(client, JOB)
     return [event for event in every if kind in (None, event.type)]
 
 
