@@ -102,10 +102,12 @@ class EmbeddedStack:
     Args:
         runs_dir: Where the worker keeps this machine's layer of the cache.
         concurrency: Steps that the worker runs at once.
+        log_level: Of the worker's log.
     """
 
-    def __init__(self, runs_dir: Path, concurrency: int) -> None:
+    def __init__(self, runs_dir: Path, concurrency: int, log_level: str = "WARNING") -> None:
         self._runs_dir = runs_dir.absolute()
+        self._log_level = log_level
         self._concurrency = concurrency
         self._exit = contextlib.ExitStack()
 
@@ -128,7 +130,7 @@ class EmbeddedStack:
 
     def _worker(self, url: str, folder: Path) -> Child:
         env = {**os.environ, "ORCH_REDIS_URL": url, "ORCH_RUNS_DIR": str(self._runs_dir)}
-        return Child("worker", worker_command(self._concurrency), folder / "worker.log", env)
+        return Child("worker", worker_command(self._concurrency, self._log_level), folder / "worker.log", env)
 
 
 def worker_command(concurrency: int, log_level: str = "WARNING", name: str = "orch@%h") -> list[str]:

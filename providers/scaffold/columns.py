@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from providers.scaffold.layout import call
 from providers.scaffold.project import Column, Project, Route, Table
@@ -32,6 +33,7 @@ def mapped(column: Column) -> str:
     return call(f"{line} = mapped_column", arguments, indent=4) if arguments else line
 
 
+@lru_cache(maxsize=16)
 def schemas(project: Project) -> tuple[Schema, ...]:
     """Return the schemas that the routes use, table by table."""
     return tuple(

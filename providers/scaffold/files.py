@@ -1,10 +1,12 @@
-"""The files of a project: which there are, what each is for and needs, and its text from a template."""
+"""The files of a project: which there are, what each is for, its text from a template, and what that imports."""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -38,15 +40,15 @@ _HOMES = {
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that the scaffold knows: its template, and the table it is about where it is about one."""
+    """A file that the scaffold knows: its template, and the table that it is about, where it is about one."""
 
     path: str
     purpose: str
     template: str
-    needs: tuple[str, ...] = ()
     table: Table | None = None
 
 
+@lru_cache(maxsize=16)
 def files(project: Project) -> tuple[File, ...]:
     """Return the files of a project in an order in which they can be read."""
     return (*_application(project), *_tests(project), *_surroundings())
@@ -60,6 +62,22 @@ def render(project: Project, path: str) -> str | None:
     template = _environment.get_template(f"{found.template}.j2")
     text = template.render(project=project, table=found.table, handlers=handlers.names(project))
     return _python(project, text) if path.endswith(".py") else text
+
+
+def needs(project: Project, path: str) -> tuple[str, ...]:
+    """Return the files of the project that a file imports; a test file also has the fixtures of conftest.py."""
+    if not path.endswith(".py"):
+        return ()
+    tree = ast.parse(render(project, path) or "")
+    named = [
+        place
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for place in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    ]
+    imported = {f"{place.replace('.', '/')}.py" for place in named}
+    fixtures = {"tests/conftest.py"} if path.startswith("tests/test_") else set()
+    return tuple(file.path for file in files(project) if file.path in imported | fixtures)
 
 
 def readme(project: Project) -> str:
@@ -98,34 +116,25 @@ def _application(project: Project) -> Iterator[File]:
         yield File("app/database.py", "Engine, and a session for each request", "app/database.py")
         yield File("app/models.py", f"SQLAlchemy tables: {kept}"[:500], "app/models.py")
         yield File("app/schemas.py", "Pydantic models of what clients send and get", "app/schemas.py")
-        needs = ("app/models.py", "app/schemas.py")
-        yield File(
-            "app/repository.py", "Finding, listing, storing and deleting rows", "app/repository.py", needs
-        )
+        yield File("app/repository.py", "Finding, listing, storing and deleting rows", "app/repository.py")
     yield File("app/routers/__init__.py", "The package of the routes", "app/routers/__init__.py")
     yield from (_router(project, module) for module in project.modules)
-    base = ("app/database.py", "app/models.py", "app/repository.py") if project.tables else ()
-    routers = tuple(f"app/routers/{module}.py" for module in project.modules)
-    yield File("app/main.py", "The FastAPI application: create_app(), app", "app/main.py", (*base, *routers))
+    yield File("app/main.py", "The FastAPI application: create_app(), app", "app/main.py")
 
 
 def _router(project: Project, module: str) -> File:
     table = _table(project, module)
-    path, template = f"app/routers/{module}.py", f"app/routers/{'table' if table else 'service'}.py"
     listed = ", ".join(f"{route.method} {route.path}" for route in project.routes_of(table))
-    needs = ("app/database.py", "app/models.py", "app/repository.py", "app/schemas.py")
-    counted = tuple(need for need in needs if need != "app/schemas.py") if serves(project, "counts") else ()
-    return File(path, f"Routes: {listed}"[:500], template, needs if table else counted, table)
+    template = f"app/routers/{'table' if table else 'service'}.py"
+    return File(f"app/routers/{module}.py", f"Routes: {listed}"[:500], template, table)
 
 
 def _tests(project: Project) -> Iterator[File]:
-    models = ("app/models.py",) if project.tables else ()
-    yield File("tests/conftest.py", "Fixtures of the tests", "tests/conftest.py", ("app/main.py", *models))
+    yield File("tests/conftest.py", "Fixtures of the tests", "tests/conftest.py")
     for module in project.modules:
         table = _table(project, module)
         template = f"tests/{'table' if table else 'service'}.py"
-        needs = ("tests/conftest.py", *(models if table else ()))
-        yield File(f"tests/test_{module}.py", f"Tests of app/routers/{module}.py", template, needs, table)
+        yield File(f"tests/test_{module}.py", f"Tests of app/routers/{module}.py", template, table)
 
 
 def _surroundings() -> Iterator[File]:

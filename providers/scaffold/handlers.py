@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from providers.scaffold import routes
 from providers.scaffold.columns import payload
 from providers.scaffold.layout import call, listing, literal
@@ -21,6 +23,7 @@ _VERBS = {
 _MANY = {"list", "clear", "search"}
 
 
+@lru_cache(maxsize=16)
 def names(project: Project) -> dict[Route, str]:
     """Name the handler of every route, each name once in a project."""
     named: dict[Route, str] = {}

@@ -28,7 +28,7 @@ def plan_of(name: str, description: str) -> dict[str, Any]:
         "endpoints": [_described(route) for route in project.routes],
         "stack": ["Python 3.11", "FastAPI", *stored, "Pydantic 2", "pytest"],
         "files": [
-            {"path": file.path, "purpose": file.purpose, "depends_on": list(file.needs)}
+            {"path": file.path, "purpose": file.purpose, "depends_on": list(files.needs(project, file.path))}
             for file in files.files(project)
         ],
         "dependencies": files.requirements(project),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.templates import render_prompt
+from orchestrator.templates import PromptError, render_prompt
 from tasks.step import Output, Step, StepError
 
 
@@ -11,7 +11,10 @@ def run(step: Step) -> Output:
     if step.step.prompt is None:
         raise StepError("no_prompt", f"step {step.step.id} has no prompt")
     needs = {need: _view(step, need) for need in step.step.needs}
-    question = render_prompt(step.step.prompt, step.spec.model_dump(mode="json"), needs)
+    try:
+        question = render_prompt(step.step.prompt, step.spec.model_dump(mode="json"), needs)
+    except PromptError as error:
+        raise StepError("prompt", f"the prompt of step {step.step.id}: {error}") from error
     text = step.gateway.generate([{"role": "user", "content": question}], _not_empty)
     return Output(text=text, files={step.step.output: text} if step.step.output else {})
 
