@@ -62,7 +62,8 @@ def run_here(settings: Settings, spec: JobSpec, start: Callable[[Jobs], str], wa
         EnvironmentNotReady: The stack could not be started.
         StackDied: The stack broke down on the way.
     """
-    with _signals(), EmbeddedStack(settings.orch_runs_dir, spec.concurrency or settings.concurrency) as stack:
+    width = spec.concurrency or settings.concurrency
+    with _signals(), EmbeddedStack(settings.orch_runs_dir, width, settings.orch_log_level) as stack:
         client = connect(stack.url)
         jobs = Jobs(client, make_app(stack.url), settings.orch_result_ttl_s)
         job_id = start(jobs)

@@ -321,7 +321,7 @@ def test_a_job_stays_consistent_whatever_its_workers_and_users_do(client: redis.
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=100,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

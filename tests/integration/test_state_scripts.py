@@ -841,14 +841,6 @@ def test_resume_keeps_a_job_from_expiring(client: redis.Redis, state: State) -> 
     assert {client.ttl(key) for key in job_keys(client)} == {-1}
 
 
-def test_every_key_of_a_restored_job_expires_unless_it_is_resumed(client: redis.Redis, state: State) -> None:
-    history, result = lost_job(client, state)
-    restore(state, history, {"a": result}, "failed")
-    state.put_blobs(JOB, {result.files[0].sha256: b"kept"})
-
-    assert all(0 < client.ttl(key) <= 100 for key in job_keys(client))
-
-
 # --- a job that is gone stays gone ------------------------------------------------------------------------------------
 
 
@@ -879,16 +871,6 @@ def test_nothing_brings_back_a_job_that_was_wiped(client: redis.Redis, state: St
     assert isinstance(state.resume(JOB, "canvas", {}, force=True), Stale)
 
     # then nothing of it is there
-    assert client.dbsize() == 0
-
-
-def test_contents_of_a_job_that_was_wiped_are_not_put_back(client: redis.Redis, state: State) -> None:
-    history, result = lost_job(client, state)
-    restore(state, history, {"a": result}, "failed")
-    client.flushall()
-
-    state.put_blobs(JOB, {result.files[0].sha256: b"kept"})
-
     assert client.dbsize() == 0
 
 
