@@ -5,10 +5,8 @@ from __future__ import annotations
 from celery import Celery
 from celery.backends.redis import RedisBackend
 
-from orchestrator.names import KEY_PREFIX, QUEUE
+from orchestrator.names import CELERY_PREFIX, QUEUE
 from orchestrator.settings import celery_url
-
-_CELERY_PREFIX = f"{KEY_PREFIX}celery:"
 
 
 class UnwatchedResults(RedisBackend):  # type: ignore[misc]
@@ -55,7 +53,7 @@ def make_app(redis_url: str) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "global_keyprefix": _CELERY_PREFIX,
+            "global_keyprefix": CELERY_PREFIX,
             "visibility_timeout": 7200,
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
@@ -65,7 +63,7 @@ def make_app(redis_url: str) -> Celery:
             "unacked_restore_throttle": 1,
             "max_connections": 200,
         },
-        result_backend_transport_options={"global_keyprefix": _CELERY_PREFIX},
+        result_backend_transport_options={"global_keyprefix": CELERY_PREFIX},
         result_backend_always_retry=True,
         result_backend_max_sleep_between_retries_ms=2000,
         result_expires=86_400,

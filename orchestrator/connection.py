@@ -11,6 +11,12 @@ from orchestrator.errors import EnvironmentNotReady
 HOW_TO_POINT = "set ORCH_REDIS_URL, for example redis://localhost:6379/0"
 
 
+_BACKOFF = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
+_OUTAGES = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError)
+_BRIEF = Retry(_BACKOFF, retries=3)
+_PATIENT = Retry(_BACKOFF, retries=-1, supported_errors=_OUTAGES)
+
+
 def connect(url: str, *, patient: bool = False) -> redis.Redis:
     """Return a thread-safe client that hands out bytes, notices dead peers and rides out short outages.
 
@@ -23,7 +29,7 @@ def connect(url: str, *, patient: bool = False) -> redis.Redis:
             socket_connect_timeout=5,
             health_check_interval=10,
             max_connections=200,
-            retry=Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), retries=-1 if patient else 3),
+            retry=_PATIENT if patient else _BRIEF,
         )
     except ValueError as error:
         raise EnvironmentNotReady(f"ORCH_REDIS_URL is not a Redis URL ({error}): {HOW_TO_POINT}") from None

@@ -14,21 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 import redis
 
-from orchestrator import lifeline
 from orchestrator.atomic import lock, locked
+from orchestrator.child import Child
 from orchestrator.connection import connect
 from orchestrator.errors import EnvironmentNotReady, OrchError
-from orchestrator.names import QUEUE, WORKER_APP
+from orchestrator.workers import worker_command
 
 OLDEST_REDIS = (6, 2)
 START_S = 10.0
+MOST_DEATHS = 5
 _FOLDER_PREFIX = "orch-run-"
 _SOCKET_PATH_MAX = 100  # sun_path is 104 bytes on macOS, 108 on Linux
 
@@ -37,63 +37,36 @@ class StackDied(OrchError):
     """A process of the stack ended though nobody asked it to."""
 
 
-class Child:
-    """A process that ends with this one, even when this one is killed. See `lifeline`."""
-
-    def __init__(
-        self, name: str, command: list[str], log: Path, env: Mapping[str, str] | None = None
-    ) -> None:
-        self.name = name
-        self.log = log
-        ours, self._pipe = os.pipe()
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - our own commands
-                [sys.executable, "-I", "-S", lifeline.__file__, str(ours), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(ours,),
-                process_group=0,
-                env=env,
-            )
-        os.close(ours)
-
-    def check(self) -> None:
-        """Raise StackDied if it has ended."""
-        if (code := self._process.poll()) is not None:
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-            raise StackDied(
-                f"the {self.name} ended by itself (exit code {code}). The end of its log:\n{tail}"
-            )
-
-    def let_go(self) -> None:
-        """Ask it to end."""
-        if self._pipe >= 0:
-            os.close(self._pipe)
-            self._pipe = -1
-
-    def wait(self) -> None:
-        """Return when it has ended, which `lifeline` sees to."""
-        self._process.wait()
-
-
-@dataclass(frozen=True, slots=True)
 class Stack:
     """A running stack: what it speaks through and what it consists of."""
 
-    url: str
-    folder: Path
-    children: tuple[Child, ...]
-
-    @property
-    def worker_log(self) -> Path:
-        """What the worker printed."""
-        return self.folder / "worker.log"
+    def __init__(self, folder: Path, server: Child, start_worker: Callable[[], Child]) -> None:
+        self.url = _url(folder)
+        self.worker_log = folder / "worker.log"
+        self._server = server
+        self._start_worker = start_worker
+        self._worker = start_worker()
+        self._deaths = 0
 
     def check(self) -> None:
-        """Raise StackDied if a part of it has ended."""
-        for child in self.children:
-            child.check()
+        """Start the worker again if it died: recovery makes good what it was at. Raise StackDied if that is no use."""
+        if (code := self._server.poll()) is not None:
+            raise StackDied(
+                f"Redis ended by itself (exit code {code}). Its log:\n{self._server.last_words()}"
+            )
+        if (code := self._worker.poll()) is not None:
+            self._deaths += 1
+            if self._deaths > MOST_DEATHS:
+                words = self._worker.last_words()
+                raise StackDied(f"the worker died {self._deaths} times (exit code {code}). Its log:\n{words}")
+            self._worker = self._start_worker()
+
+    def end(self) -> None:
+        """Kill all of it and wait until it is gone."""
+        for child in (self._worker, self._server):
+            child.let_go()
+        for child in (self._worker, self._server):
+            child.wait()
 
 
 class EmbeddedStack:
@@ -116,34 +89,26 @@ class EmbeddedStack:
             folder = _private_folder()
             starting.callback(shutil.rmtree, folder, ignore_errors=True)
             starting.enter_context(lock(folder))
-            url = f"unix://{folder / 'redis.sock'}"
-            server = _start(starting, Child("Redis server", redis_command(folder), folder / "redis.log"))
-            wait_for_redis(url, server)
-            worker = _start(starting, self._worker(url, folder))
+            server = Child(redis_command(folder), folder / "redis.log")
+            starting.callback(server.end)
+            wait_for_redis(_url(folder), server)
+            stack = Stack(folder, server, lambda: self._worker(folder))
+            starting.callback(stack.end)
             self._exit = starting.pop_all()
-        return Stack(url, folder, (server, worker))
+        return stack
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exit.close()
 
-    def _worker(self, url: str, folder: Path) -> Child:
-        env = {**os.environ, "ORCH_REDIS_URL": url, "ORCH_RUNS_DIR": str(self._runs_dir)}
-        return Child("worker", worker_command(self._concurrency, self._log_level), folder / "worker.log", env)
+    def _worker(self, folder: Path) -> Child:
+        env = {**os.environ, "ORCH_REDIS_URL": _url(folder), "ORCH_RUNS_DIR": str(self._runs_dir)}
+        return Child(worker_command(self._concurrency, self._log_level), folder / "worker.log", env)
 
 
-def worker_command(concurrency: int, log_level: str = "WARNING", name: str = "orch@%h") -> list[str]:
-    """The command line of a worker process."""
-    options = ["--pool", "threads", "--concurrency", str(concurrency), "--queues", QUEUE]
-    options += ["--without-mingle", "--without-gossip", "--loglevel", log_level, "--hostname", name]
-    return [sys.executable, "-m", "celery", "--app", WORKER_APP, "--quiet", "worker", *options]
-
-
-def _start(stack: contextlib.ExitStack, child: Child) -> Child:
-    stack.callback(child.wait)
-    stack.callback(child.let_go)
-    return child
+def _url(folder: Path) -> str:
+    return f"unix://{folder / 'redis.sock'}"
 
 
 def _private_folder() -> Path:
@@ -209,7 +174,8 @@ def wait_for_redis(url: str, server: Child) -> None:
     """Return when Redis answers."""
     client, deadline = connect(url), time.monotonic() + START_S
     while time.monotonic() < deadline:
-        server.check()
+        if server.poll() is not None:
+            raise EnvironmentNotReady(f"the embedded Redis did not start. Its log:\n{server.last_words()}")
         try:
             client.ping()
         except redis.RedisError:

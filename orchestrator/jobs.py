@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -54,41 +54,51 @@ class Jobs:
         self._send(job_id, spec, sent, fields["driver"])
         return job_id
 
-    def resume(self, job_id: str, *, force: bool = False) -> None:
+    def resume(self, job_id: str, *, force: bool = False, lost: Mapping[str, str] | None = None) -> None:
         """Begin another attempt at what is not done yet.
 
+        Args:
+            job_id: A job that Redis knows.
+            force: Also when the job succeeded or is under way.
+            lost: What `restore` returned, for the events.
+
         Raises:
-            UsageError: The job succeeded, or is running.
+            UsageError: The job succeeded, or is under way.
         """
         spec = JobSpec.model_validate_json(self.state.job(job_id)["spec"])
         plan, done = spec.plan(), self.state.succeeded(job_id)
         todo = [step.id for step in plan.steps if step.id not in done]
         driver = choose_driver(part(plan, todo), _concurrency(spec)) if todo else "ready"
-        sent = self.state.resume(job_id, driver, {}, force=force)
+        sent = self.state.resume(job_id, driver, {}, force=force, lost=lost)
         if isinstance(sent, Stale):
             raise UsageError(
                 f"{job_id} is {sent.reason}: there is nothing to resume; --force does it all the same"
             )
         self._send(job_id, spec, sent, driver)
 
-    def restore(self, folder: RunFolder) -> None:
+    def restore(self, folder: RunFolder) -> dict[str, str]:
         """Bring back a job that this Redis does not know, from its run folder.
 
-        A step counts as done only while every content it left is in the folder unchanged.
+        A step counts as done only while every content it left is in the folder unchanged. Returns the steps that were
+        done and count no longer, each with the reason.
         """
         progress = folder.progress()
         spec = folder.read_spec()
-        plan, kept, blobs = spec.plan(), {}, {}
+        plan, kept, blobs, lost = spec.plan(), {}, {}, {}
         for step in progress.steps.values():
-            if (
-                step.status == "succeeded"
-                and step.result
-                and (contents := folder.contents(step.result)) is not None
-            ):
-                kept[step.id] = step.result
-                blobs.update(contents)
+            if step.status != "succeeded" or step.result is None:
+                continue
+            if changed := folder.changed(step.result):
+                lost[step.id] = f"{changed} is no longer what it was in {folder.path}"
+                continue
+            kept[step.id] = step.result
+            blobs.update(folder.contents(step.result))
         records = {
-            step: {"kind": plan.by_id[step].kind, "status": "succeeded", "ticket": 0, "runs": 1, "unmet": 0}
+            step: {
+                "kind": plan.by_id[step].kind,
+                "status": "succeeded",
+                **dict.fromkeys(("ticket", "runs", "unmet", "losses", "tries"), 0),
+            }
             for step in kept
         }
         fields = self._fields(spec, plan) | {
@@ -99,6 +109,7 @@ class Jobs:
         }
         self.state.restore(folder.job_id, fields, plan.dependents, records, kept, folder.read_events())
         self.state.put_blobs(folder.job_id, blobs)
+        return lost
 
     def progress(self, job_id: str) -> Progress:
         """The job as its events tell it until now."""
@@ -125,6 +136,7 @@ class Jobs:
             "plan": json.dumps([[id_, plan.by_id[id_].kind, plan.by_id[id_].needs] for id_ in plan.order]),
             "driver": choose_driver(plan, concurrency),
             "concurrency": concurrency,
+            "timeout_ms": int(spec.timeout_s * 1000),
             "ttl_s": self.result_ttl_s,
         }
 

@@ -19,7 +19,6 @@ from orchestrator.jobs import Jobs
 from orchestrator.mirror import Mirror
 from orchestrator.models import JobSpec
 from orchestrator.progress import Progress
-from orchestrator.records import Failure
 from orchestrator.runfolder import RunFolder
 from orchestrator.settings import Settings
 from orchestrator.spec import LoadedSpec
@@ -41,8 +40,7 @@ def resume_here(settings: Settings, folder: RunFolder, watch: Watch) -> Progress
         raise UsageError(f"{folder.job_id} has succeeded: there is nothing to resume")
 
     def start(jobs: Jobs) -> str:
-        jobs.restore(folder)
-        jobs.resume(folder.job_id)
+        jobs.resume(folder.job_id, lost=jobs.restore(folder))
         return folder.job_id
 
     return run_here(settings, folder.read_spec(), start, watch)
@@ -70,7 +68,7 @@ def run_here(settings: Settings, spec: JobSpec, start: Callable[[Jobs], str], wa
         folder = RunFolder(settings.orch_runs_dir / job_id)
         with Mirror(client, folder) as mirror:
             try:
-                _follow(jobs, stack, mirror, watch, time.monotonic() + spec.timeout_s, spec.timeout_s)
+                _follow(jobs, stack, mirror, watch)
             except KeyboardInterrupt:
                 jobs.state.cancel(job_id, "interrupted")
                 _drain(jobs, mirror, watch)
@@ -83,17 +81,12 @@ def run_here(settings: Settings, spec: JobSpec, start: Callable[[Jobs], str], wa
             return mirror.progress
 
 
-def _follow(
-    jobs: Jobs, stack: Stack, mirror: Mirror, watch: Watch, deadline: float, timeout_s: float
-) -> None:
+def _follow(jobs: Jobs, stack: Stack, mirror: Mirror, watch: Watch) -> None:
     job_id = mirror.progress.job_id
     for batch in jobs.follow(job_id, mirror.progress.last_id):
         watch(mirror.progress, mirror.write(batch))
         if mirror.progress.over:
             return
-        if time.monotonic() > deadline:
-            message = f"the job did not end within its timeout_s of {timeout_s:g} s"
-            jobs.state.abort(job_id, Failure(step=None, kind="timeout", message=message))
         stack.check()
 
 

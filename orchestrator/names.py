@@ -5,10 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 KEY_PREFIX = "orch:"
-JOBS_INDEX = f"{KEY_PREFIX}jobs"
-"""Sorted set of job ids by the time they were submitted, in ms."""
+CELERY_PREFIX = f"{KEY_PREFIX}celery:"
+"""What Celery puts before every key of its own."""
 
 QUEUE = "orch"
+
+FLEET = {
+    "JOBS": f"{KEY_PREFIX}jobs",  # sorted set: job id by the time it was submitted, in ms
+    "ALIVE": f"{KEY_PREFIX}alive",  # set: ids of the jobs that have not ended
+    "TICKETS": f"{KEY_PREFIX}tickets",  # hash: next place in the queue, highest place seen by a claim
+    "WORKERS": f"{KEY_PREFIX}workers",  # hash: worker → JSON {slots, until_ms}
+    "SLOTS": f"{KEY_PREFIX}slots",  # how many steps the living workers run at once
+    "HELD": f"{KEY_PREFIX}held",  # hash: job/step → the worker that runs it, with " alone" where nothing else may
+    "LEADER": f"{KEY_PREFIX}leader",  # the worker that looks after all jobs, for a few seconds
+    "TICKS": f"{KEY_PREFIX}ticks",  # hash: last time a leader looked, and since when without a gap
+    "STOPS": f"{KEY_PREFIX}stops",  # counts jobs that ended: workers look whether one of theirs did
+    "QUEUE_LIST": f"{CELERY_PREFIX}{QUEUE}",  # Celery's own list of waiting messages
+}
+"""Redis keys of the whole fleet, by the name that the Lua scripts know them by."""
+
 WORKER_APP = "tasks.worker"
 """Module that `celery -A` loads; named, never imported, so that the engine stays below the tasks."""
 
@@ -35,9 +50,12 @@ class JobKeys:
     results  hash    step id → JSON of its StepResult
     files    hash    path below outputs/ → JSON {sha256, size_bytes, step}
     blobs    hash    sha256 → zlib-compressed content
+    open     set     steps that are not done
+    ready    list    steps whose needs are met and which wait for a place
+    active   set     steps that hold a place: dispatched or running
+    queued   set     steps dispatched and not claimed yet
     leases   zset    step id by the time its lease runs out, in ms; a step is running while it is in here
-    ready    list    steps whose needs are met and which wait for a place (driver "ready")
-    active   set     steps dispatched or running (driver "ready")
+    parked   zset    step id by the time it is due, in ms
     events   stream
     """
 

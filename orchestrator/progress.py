@@ -60,9 +60,10 @@ class StepProgress:
     figures: Figures = field(default_factory=Figures)
     asked: set[str] = field(default_factory=set)  # cache keys of its questions
     result: StepResult | None = None
+    parked: dict[str, Any] | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The step as `show --json` and the manifest have it."""
+    def to_json(self, waiting: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The step as `show --json` and the manifest have it; `waiting` is known to who sees all steps."""
         return {
             "kind": self.kind,
             "status": self.status,
@@ -75,7 +76,7 @@ class StepProgress:
             "model": self.model,
             **self.figures.to_json(),
             "error": self.error,
-            "waiting": None,
+            "waiting": waiting,
         }
 
 
@@ -117,6 +118,32 @@ class Progress:
         done = set(self.completed())
         return [step for step in self.steps if step not in done]
 
+    def waiting(self, step: StepProgress) -> dict[str, Any] | None:
+        """What a step waits for, and until when where that is known; None when it does not wait."""
+        if self.over:
+            return None
+        if step.parked:
+            return step.parked
+        if step.status == "queued":
+            return {"reason": "a free worker", "until": None}
+        if step.status != "pending":
+            return None
+        if self.failures_seen:
+            return {
+                "reason": "nothing: another step failed, and the job ends with those that run",
+                "until": None,
+            }
+        unmet = [need for need in step.needs if self.steps[need].status != "succeeded"]
+        place = (
+            f"a place: the job's concurrency is {self.about.get('concurrency')}, and others have their share"
+        )
+        return {"reason": f"steps: {', '.join(unmet)}" if unmet else place, "until": None}
+
+    @property
+    def failures_seen(self) -> bool:
+        """Whether a step has failed in this attempt."""
+        return any(step.status == "failed" for step in self.steps.values())
+
     def usage(self) -> Figures:
         """The sum over all steps."""
         total = Figures()
@@ -147,7 +174,7 @@ class Progress:
             "started_at": _time(self.started_ms),
             "finished_at": _time(self.finished_ms),
             "duration_s": _seconds(self.started_ms, self.finished_ms),
-            "steps": {step.id: step.to_json() for step in self.steps.values()},
+            "steps": {step.id: step.to_json(self.waiting(step)) for step in self.steps.values()},
             "completed_steps": self.completed(),
             "pending_steps": self.pending(),
             "files": [
@@ -182,7 +209,7 @@ class Progress:
         self.status, self.attempt, self.finished_ms = "queued", event.get("attempt"), None
         self.failures.clear()
         for step in self.steps.values():
-            step.status, step.error = "pending", None
+            step.status, step.error, step.parked = "pending", None, None
 
     def _ended(self, event: Event) -> None:
         self.finished_ms = event.at_ms
@@ -197,7 +224,15 @@ class Progress:
     # --- its steps ------------------------------------------------------------------------------------------------
 
     def _step_queued(self, _: Event, step: StepProgress) -> None:
-        step.status = "queued"
+        step.status, step.parked = "queued", None
+
+    def _step_lost(self, _: Event, step: StepProgress) -> None:
+        step.status = "pending"
+
+    def _step_retrying(self, event: Event, step: StepProgress) -> None:
+        step.status = "pending"
+        if wait_ms := event.get("wait_ms"):
+            step.parked = {"reason": event.get("reason"), "until": iso(event.at_ms + wait_ms)}
 
     def _step_skipped(self, _: Event, step: StepProgress) -> None:
         step.status = "succeeded"
@@ -246,6 +281,8 @@ class Progress:
     }
     _ON_STEP: ClassVar[dict[str, Callable[[Progress, Event, StepProgress], None]]] = {
         "step.queued": _step_queued,
+        "step.lost": _step_lost,
+        "step.retrying": _step_retrying,
         "step.skipped": _step_skipped,
         "step.started": _step_started,
         "step.succeeded": _step_succeeded,

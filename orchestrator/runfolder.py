@@ -85,14 +85,21 @@ class RunFolder:
                 if line.endswith(b"\n"):
                     yield event, end
 
-    def contents(self, result: StepResult) -> dict[str, bytes] | None:
-        """The contents of a result by their sha256; None when one of them is gone or no longer what it was."""
+    def changed(self, result: StepResult) -> str | None:
+        """The first content of a result that is gone or no longer what it was; None when all is whole."""
+        for store, path, sha256 in self._known(result):
+            if not store.verify(path, sha256):
+                return f"{store.root.name}/{path}"
+        return None
+
+    def contents(self, result: StepResult) -> dict[str, bytes]:
+        """The contents of a result by their sha256."""
+        return {sha256: store.read(path) for store, path, sha256 in self._known(result)}
+
+    def _known(self, result: StepResult) -> list[tuple[FileStore, str, str]]:
         outputs, artifacts = FileStore(self.outputs), FileStore(self.artifacts)
         known = [(artifacts, one.name, one.sha256) for one in result.artifacts]
-        known += [(outputs, one.path, one.sha256) for one in result.files]
-        if not all(store.verify(path, sha256) for store, path, sha256 in known):
-            return None
-        return {sha256: store.read(path) for store, path, sha256 in known}
+        return known + [(outputs, one.path, one.sha256) for one in result.files]
 
     def read_spec(self) -> JobSpec:
         """The job's resolved spec.

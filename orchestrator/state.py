@@ -14,8 +14,11 @@ import redis
 from redis.commands.core import Script
 
 from orchestrator.events import Event, EventType, Level, to_fields
-from orchestrator.names import JOBS_INDEX, JobKeys
+from orchestrator.names import FLEET, JobKeys
 from orchestrator.records import Failure, StepResult
+
+LOSSES_UNTIL_ALONE = 2
+"""A step with which workers died that often runs in a process of its own."""
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -31,10 +34,15 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What became of a message: run the step, it is done already, or the message is void and why."""
+    """What became of a message.
 
-    verdict: Literal["run", "done", "void"]
+    `run`: the step is the caller's. `alone`: likewise, but in a process of its own. `done`: it succeeded before.
+    `void`: the message has no right to run it, for this reason. `tries` says how often the step was parked.
+    """
+
+    verdict: Literal["run", "alone", "done", "void"]
     reason: str = ""
+    tries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +52,19 @@ class Stale:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The jobs that a leader looks after; `calm` says whether leases that ran out may be acted on."""
+
+    calm: bool
+    jobs: tuple[str, ...]
+
+
 @cache
 def _source(name: str) -> str:
-    return (_LUA / "lib.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+    """A script behind the names of the fleet's keys and what all scripts share, on one line less than it seems."""
+    keys = "".join(f"local {name} = '{key}' " for name, key in FLEET.items())
+    return keys + (_LUA / "lib.lua").read_text() + (_LUA / f"{name}.lua").read_text()
 
 
 class State:
@@ -56,10 +74,9 @@ class State:
         self._client = client
         self._run: Callable[[str], Script] = cache(lambda name: client.register_script(_source(name)))
 
-    def _call(self, name: str, job_id: str, *args: Any, index: bool = False) -> tuple[str, list[Any]]:
-        keys = [JobKeys(job_id).job, *([JOBS_INDEX] if index else [])]
-        verdict, *rest = json.loads(self._run(name)(keys=keys, args=args))
-        return verdict, rest[0] if rest else []
+    def _call(self, name: str, job_id: str, *args: Any) -> tuple[str, list[Any]]:
+        verdict, found = json.loads(self._run(name)(keys=[JobKeys(job_id).job], args=args))
+        return verdict, found
 
     # --- a job's life ---------------------------------------------------------------------------------------------
 
@@ -80,17 +97,29 @@ class State:
         """
         following = {step: json.dumps(list(others)) for step, others in dependents.items()}
         verdict, sent = self._call(
-            "submit", job_id, job_id, json.dumps(fields), json.dumps(following), json.dumps(about), index=True
+            "submit", job_id, json.dumps(fields), json.dumps(following), json.dumps(about)
         )
         if verdict == "exists":
             raise ValueError(f"{job_id} exists already")
         return [Dispatch(*one) for one in sent]
 
     def resume(
-        self, job_id: str, driver: str, fields: Mapping[str, Any], *, force: bool = False
+        self,
+        job_id: str,
+        driver: str,
+        fields: Mapping[str, Any],
+        *,
+        force: bool = False,
+        lost: Mapping[str, str] | None = None,
     ) -> list[Dispatch] | Stale:
-        """Begin a further attempt of a failed or cancelled job; `force` takes any other too."""
-        verdict, sent = self._call("resume", job_id, driver, json.dumps(fields), "force" if force else "")
+        """Begin a further attempt of a failed, cancelled or stuck job; `force` takes any other too.
+
+        `lost` names steps that were done and must run again, each with the reason, for their events.
+        """
+        reasons = json.dumps(lost or {})
+        verdict, sent = self._call(
+            "resume", job_id, driver, json.dumps(fields), "force" if force else "", reasons
+        )
         return (
             [Dispatch(*one) for one in sent] if verdict == "ok" else Stale(str(sent[0]) if sent else verdict)
         )
@@ -123,21 +152,37 @@ class State:
             {step: result.model_dump_json() for step, result in results.items()},
             files,
         )
-        verdict, _ = self._call(
-            "restore", job_id, job_id, json.dumps(fields), *map(json.dumps, tables), *history, index=True
-        )
+        verdict, _ = self._call("restore", job_id, json.dumps(fields), *map(json.dumps, tables), *history)
         return verdict == "ok"
 
     # --- a step's life --------------------------------------------------------------------------------------------
 
     def claim(self, job_id: str, step: str, ticket: int, token: str, lease_s: float, worker: str) -> Claim:
         """Ask for the right to run a step; with verdict "run" the token is the step's until its lease is lost."""
-        verdict, reason = self._call("claim", job_id, step, ticket, token, int(lease_s * 1000), worker)
-        return Claim(verdict, reason[0] if reason else "")  # type: ignore[arg-type]
+        verdict, found = self._call(
+            "claim", job_id, step, ticket, token, int(lease_s * 1000), worker, LOSSES_UNTIL_ALONE
+        )
+        match verdict:
+            case "run" | "alone":
+                return Claim(verdict, tries=found[0])
+            case "done":
+                return Claim(verdict)
+            case _:
+                return Claim("void", reason=found[0])
 
-    def renew(self, job_id: str, step: str, token: str, lease_s: float) -> bool:
-        """Prolong a lease; False when the step is no longer the caller's."""
-        return self._call("renew", job_id, step, token, int(lease_s * 1000))[0] == "ok"
+    def renew(self, held: Iterable[tuple[str, str, str]], lease_s: float) -> list[bool]:
+        """Prolong leases, each given as (job, step, token); False for a step that is no longer the caller's."""
+        pipe, script = self._client.pipeline(transaction=False), self._run("renew")
+        for job_id, step, token in held:
+            script(keys=[JobKeys(job_id).job], args=[step, token, int(lease_s * 1000)], client=pipe)
+        return [json.loads(reply)[0] == "ok" for reply in pipe.execute()]
+
+    def release(
+        self, job_id: str, step: str, token: str, reason: str, wait_s: float = 0
+    ) -> list[Dispatch] | Stale:
+        """Give a running step back, for another worker now, or parked for some seconds."""
+        verdict, sent = self._call("release", job_id, step, token, reason, int(wait_s * 1000))
+        return _sent(verdict, sent)
 
     def succeed(
         self,
@@ -182,6 +227,31 @@ class State:
         """Add an event that changes no state. One of a job that Redis does not know is dropped."""
         self._call("emit", job_id, kind, level, step or "", json.dumps(data) if data else "")
 
+    # --- recovery -------------------------------------------------------------------------------------------------
+
+    def lead(self, worker: str, slots: int, ttl_s: float, settling_s: float) -> Lead | None:
+        """Tell the fleet that a worker lives; a Lead if it is the one to look after all jobs now.
+
+        Args:
+            worker: Its name.
+            slots: How many steps it runs at once; 0 when it is leaving.
+            ttl_s: Seconds after which it counts as gone.
+            settling_s: Seconds without a gap until leases may be acted on.
+        """
+        script = self._run("lead")
+        verdict, found = json.loads(script(args=[worker, slots, int(ttl_s * 1000), int(settling_s * 1000)]))
+        return Lead(found[0] == "calm", tuple(found[1:])) if verdict == "lead" else None
+
+    def recover(self, job_id: str, *, calm: bool, grace_s: float) -> list[Dispatch]:
+        """Make good what died with a worker or got lost on its way; returns what is to be sent."""
+        _, sent = self._call("recover", job_id, "calm" if calm else "rough", int(grace_s * 1000))
+        return [Dispatch(*one) for one in sent]
+
+    def stops(self) -> bytes:
+        """A value that changes whenever a job ends: then workers look whether it is one of theirs."""
+        raw: Any = self._client.get(FLEET["STOPS"])
+        return raw or b""
+
     # --- reading --------------------------------------------------------------------------------------------------
 
     def job(self, job_id: str) -> dict[str, str]:
@@ -196,7 +266,7 @@ class State:
 
     def jobs(self) -> list[str]:
         """Ids of the jobs that Redis knows, newest first."""
-        ids: Any = self._client.zrevrange(JOBS_INDEX, 0, -1)
+        ids: Any = self._client.zrevrange(FLEET["JOBS"], 0, -1)
         return [one.decode() for one in ids]
 
     def result(self, job_id: str, step: str) -> StepResult | None:
@@ -215,3 +285,9 @@ class State:
             self._client.hset(
                 JobKeys(job_id).blobs, mapping={k: zlib.compress(v, 1) for k, v in blobs.items()}
             )
+
+
+def _sent(verdict: str, sent: list[Any]) -> list[Dispatch] | Stale:
+    return (
+        [Dispatch(*one) for one in sent] if verdict == "ok" else Stale("the step is no longer this worker's")
+    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import secrets
 import socket
-import threading
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,29 +15,62 @@ from functools import partial
 from typing import Any, Literal
 
 from orchestrator.cache import Cache
+from orchestrator.child import Child
+from orchestrator.connection import connect
 from orchestrator.gateway import Asker, Gateway, ready_providers
-from orchestrator.lease import Heartbeat
+from orchestrator.lease import Heartbeat, Hold
 from orchestrator.models import JobSpec
 from orchestrator.paths import safe_relative
 from orchestrator.records import Artifact, Failure, OutputFile, StepResult
+from orchestrator.settings import Settings
 from orchestrator.state import Dispatch, Stale, State
 from providers import Provider, ProviderError
+from providers.errors import RateLimited
+from providers.registry import shared
 from tasks.step import Output, Step, StepError, StepKind
 
 log = logging.getLogger(__name__)
 
-WORKER = socket.gethostname()
+WORKER = f"{socket.gethostname()}:{os.getpid()}"
+ALONE = "tasks.alone"
+ALONE_CODES: dict[int, Literal["done", "failed", "back", "void"]] = {
+    0: "done",
+    10: "failed",
+    11: "back",
+    12: "void",
+}
+"""Exit codes of `tasks.alone`; any other means that the process died."""
+MOST_WAIT_S = 60.0
 MAX_FILE_BYTES = 4 << 20
 MAX_STEP_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a message ended: `done` (also when another run had done it), `void`, or `failed` and why."""
+    """How a message ended, and the steps that are to be sent now.
 
-    outcome: Literal["done", "void", "failed"]
+    `done` (also when another run had done it), `void`, `failed` and why, or `back`: the step was given back.
+    """
+
+    outcome: Literal["done", "void", "failed", "back"]
     message: str = ""
     ready: tuple[Dispatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The step can go on only after some seconds; meanwhile it shall hold no worker."""
+
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A result to commit, and its contents by their sha256."""
+
+    result: StepResult
+    blobs: dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -47,46 +81,82 @@ class Runner:
     cache: Cache
     heartbeat: Heartbeat
     create_provider: Callable[[str, str | None], Provider]
-    lease_s: float
+    settings: Settings
 
     def run(self, kind: StepKind, job_id: str, step_id: str, ticket: int) -> Ended:
         """Claim the step, run its code, commit what it made."""
         token = secrets.token_hex(16)
-        claim = self.state.claim(job_id, step_id, ticket, token, self.lease_s, WORKER)
-        if claim.verdict != "run":
+        claim = self.state.claim(job_id, step_id, ticket, token, self.settings.orch_lease_s, WORKER)
+        if claim.verdict in ("done", "void"):
             return Ended("done" if claim.verdict == "done" else "void", claim.reason)
-        with self.heartbeat.holding(job_id, step_id, token) as lost:
-            started = time.monotonic()
-            ended = self._attempt(kind, job_id, step_id, lost)
-            about = {"duration_s": round(time.monotonic() - started, 6)}
-            if isinstance(ended, Failure):
-                sent = self.state.fail(job_id, step_id, token, ended, about)
-                return (
-                    Ended("failed", ended.message)
-                    if not isinstance(sent, Stale)
-                    else Ended("void", sent.reason)
-                )
-            result, blobs = ended
-            sent = self.state.succeed(job_id, step_id, token, result, blobs, about)
-        return Ended("void", sent.reason) if isinstance(sent, Stale) else Ended("done", ready=tuple(sent))
+        with self.heartbeat.holding(job_id, step_id, token) as hold:
+            if claim.verdict == "alone":
+                return self._alone(hold)
+            return self.execute(kind, hold, claim.tries)
 
-    def _attempt(
-        self, kind: StepKind, job_id: str, step_id: str, lost: threading.Event
-    ) -> tuple[StepResult, dict[str, bytes]] | Failure:
+    def execute(self, kind: StepKind, hold: Hold, tries: int) -> Ended:
+        """Run the code of a claimed step and commit what it made."""
+        started = time.monotonic()
+        ended = self._attempt(kind, hold, tries)
+        about = {"duration_s": round(time.monotonic() - started, 6)}
+        if isinstance(ended, Made):
+            sent = self.state.succeed(hold.job_id, hold.step, hold.token, ended.result, ended.blobs, about)
+            return _told("done", sent)
+        return self.give_up(hold, ended, about)
+
+    def give_up(self, hold: Hold, ended: Failure | Wait, about: dict[str, Any]) -> Ended:
+        """Commit that a step failed, or give it back: because it has to wait, or because this worker has to go."""
+        if hold.reason == "shutdown":
+            ended = Wait("its worker was shut down", 0)
+        if isinstance(ended, Wait):
+            sent = self.state.release(hold.job_id, hold.step, hold.token, ended.reason, ended.seconds)
+            return _told("back", sent, ended.reason)
+        if hold.reason == "timeout":
+            message = f"the step did not end within its timeout_s of {hold.limit_s:g} s"
+            ended = Failure(step=hold.step, kind="timeout", message=message)
+        sent = self.state.fail(hold.job_id, hold.step, hold.token, ended, about)
+        return _told("failed", sent, ended.message)
+
+    def _attempt(self, kind: StepKind, hold: Hold, tries: int) -> Made | Failure | Wait:
         """Run the step's code; whatever it raises becomes a Failure that tells the user what to do."""
         try:
-            step = self._step(kind, job_id, step_id, lost)
-            return pack(step.spec.project, step_id, kind.run(step))
+            step = self._step(kind, hold)
+            hold.limit(step.step.timeout_s)
+            return pack(step.spec.project, hold.step, kind.run(step))
+        except RateLimited as error:
+            retries = self._spec(hold).step(hold.step).retries
+            most = self.settings.provider_max_retries if retries is None else retries
+            if tries < most:
+                return Wait(str(error), error.retry_after_s or min(2.0**tries, MOST_WAIT_S))
+            return Failure(step=hold.step, kind=error.kind, message=str(error))
         except (StepError, ProviderError) as error:
-            return Failure(step=step_id, kind=error.kind, message=str(error))
+            return Failure(step=hold.step, kind=error.kind, message=str(error))
         except Exception as error:
-            log.exception("step %s/%s", job_id, step_id)
-            return Failure(step=step_id, kind="internal", message=f"{type(error).__name__}: {error}"[:500])
+            log.exception("step %s/%s", hold.job_id, hold.step)
+            return Failure(step=hold.step, kind="internal", message=f"{type(error).__name__}: {error}"[:500])
 
-    def _step(self, kind: StepKind, job_id: str, step_id: str, lost: threading.Event) -> Step:
-        spec = JobSpec.model_validate_json(self.state.job(job_id)["spec"])
-        step = spec.step(step_id)
-        emit = partial(_emit, self.state, job_id, step_id)
+    def _alone(self, hold: Hold) -> Ended:
+        """Run a step that workers died with in a process of its own, which claims nothing and commits itself."""
+        child = Child([sys.executable, "-m", ALONE, hold.job_id, hold.step, hold.token], own_group=False)
+        while (code := child.wait(0.1)) is None:
+            if hold.stopped.is_set():
+                child.end()
+                failure = Failure(step=hold.step, kind="cancelled", message="the step was stopped")
+                return self.give_up(hold, failure, {})
+        if code in ALONE_CODES:
+            return Ended(ALONE_CODES[code])
+        message = (
+            f"the process that ran nothing but this step died (exit code {code}), as two workers did before"
+        )
+        return self.give_up(hold, Failure(step=hold.step, kind="poison", message=message), {})
+
+    def _spec(self, hold: Hold) -> JobSpec:
+        return JobSpec.model_validate_json(self.state.job(hold.job_id)["spec"])
+
+    def _step(self, kind: StepKind, hold: Hold) -> Step:
+        spec = self._spec(hold)
+        step = spec.step(hold.step)
+        emit = partial(_emit, self.state, hold.job_id, hold.step)
         names = step.provider or spec.provider
         asker = Asker(
             kind=kind.name,
@@ -96,12 +166,24 @@ class Runner:
             ),
             options={**spec.options, **step.options},
             emit=emit,
-            cancelled=lost,
+            cancelled=hold.stopped,
         )
-        return Step(job_id, spec, step, Gateway(self.cache, asker), emit, self.state)
+        return Step(hold.job_id, spec, step, Gateway(self.cache, asker), emit, self.state)
 
 
-def pack(project: str, step_id: str, output: Output) -> tuple[StepResult, dict[str, bytes]]:
+def make_runner(settings: Settings, redis_url: str) -> Runner:
+    """The runner of a worker process on that Redis."""
+    client = connect(redis_url, patient=True)
+    return Runner(
+        state=State(client),
+        cache=Cache(client, settings.orch_runs_dir, settings.orch_cache_ttl_s),
+        heartbeat=Heartbeat(State(connect(redis_url)), settings.orch_lease_s),
+        create_provider=shared,
+        settings=settings,
+    )
+
+
+def pack(project: str, step_id: str, output: Output) -> Made:
     """Turn an output into the result to commit and its contents by their sha256.
 
     Raises:
@@ -138,7 +220,13 @@ def pack(project: str, step_id: str, output: Output) -> tuple[StepResult, dict[s
     )
     if sum(map(len, blobs.values())) > MAX_STEP_BYTES:
         raise StepError("too_large", f"step {step_id} made more than {MAX_STEP_BYTES} bytes")
-    return result, blobs
+    return Made(result, blobs)
+
+
+def _told(
+    outcome: Literal["done", "failed", "back"], sent: list[Dispatch] | Stale, message: str = ""
+) -> Ended:
+    return Ended("void", sent.reason) if isinstance(sent, Stale) else Ended(outcome, message, tuple(sent))
 
 
 def _emit(state: State, job_id: str, step_id: str, kind: Any, data: Any = None, level: Any = "INFO") -> None:

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import redis
 
+from orchestrator.child import Child
 from orchestrator.connection import connect
-from orchestrator.embedded import Child, redis_command, wait_for_redis, worker_command
+from orchestrator.embedded import redis_command, wait_for_redis
 from orchestrator.state import State
+from orchestrator.workers import worker_command
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,12 +29,11 @@ ROOT = Path(__file__).parent.parent
 def redis_url() -> Iterator[str]:
     """A Redis server of the session's own, on a Unix socket."""
     folder = Path(tempfile.mkdtemp(prefix="orch-test-", dir="/tmp"))
-    server = Child("Redis server", redis_command(folder), folder / "redis.log")
+    server = Child(redis_command(folder), folder / "redis.log")
     url = f"unix://{folder / 'redis.sock'}"
     wait_for_redis(url, server)
     yield url
-    server.let_go()
-    server.wait()
+    server.end()
     shutil.rmtree(folder)
 
 
@@ -134,10 +135,9 @@ def start_worker(redis_url: str, client: redis.Redis, tmp_path: Path) -> Iterato
         }
         name = f"worker-{len(started)}@%h"
         log = tmp_path / f"worker-{len(started)}.log"
-        started.append(Child("worker", worker_command(concurrency, name=name), log, environment))
+        started.append(Child(worker_command(concurrency, name=name), log, environment))
         return started[-1]
 
     yield start
     for child in started:
-        child.let_go()
-        child.wait()
+        child.end()

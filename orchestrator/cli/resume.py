@@ -20,12 +20,12 @@ def command(job: str, force: bool, as_json: bool) -> None:
     settings = load_settings()
     jobs = fleet(settings)
     history = History(settings.orch_runs_dir, jobs)
-    job_id = history.find(job)
+    job_id, lost = history.find(job), {}
     if not history.in_redis(job_id):
         if not history.folder(job_id).events.exists():
             raise NoSuchJob(f"Redis has lost {job_id}, and it is not in {settings.orch_runs_dir}/")
-        jobs.restore(history.folder(job_id))
-    jobs.resume(job_id, force=force)
+        lost = jobs.restore(history.folder(job_id))
+    jobs.resume(job_id, force=force, lost=lost)
     if as_json:
         print_json(jobs.progress(job_id).to_json())
     else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import sys
 
 import click
 
-from orchestrator.embedded import worker_command
 from orchestrator.history import fleet
 from orchestrator.settings import load_settings
+from orchestrator.supervisor import supervise
+from orchestrator.workers import worker_command
 
 
 @click.command(name="worker")
@@ -17,10 +18,8 @@ from orchestrator.settings import load_settings
 )
 @click.option("--name", default="orch@%h", show_default=True, help="Its name in Flower; %h is the host.")
 def command(concurrency: int | None, name: str) -> None:
-    """Run steps from the fleet's queue until stopped."""
+    """Run steps from the fleet's queue until stopped; started again when it dies."""
     settings = load_settings()
-    jobs = fleet(settings)
-    jobs.client.close()
+    fleet(settings).client.close()
     level = "INFO" if settings.orch_log_level == "WARNING" else settings.orch_log_level
-    command_line = worker_command(concurrency or settings.concurrency, level, name)
-    os.execv(command_line[0], command_line)  # noqa: S606 - our own command; this process becomes the worker
+    sys.exit(supervise(worker_command(concurrency or settings.concurrency, level, name)))

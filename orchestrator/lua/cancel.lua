@@ -2,11 +2,10 @@
 -- ARGV: "cancelled" | "failed", data of the final event (JSON)
 -- → {"ok"} | {"over"} it had ended before | {"unknown"}
 if not known() then return reply('unknown') end
-local status = job('status')
-if status ~= 'queued' and status ~= 'running' then return reply('over') end
+if not unfinished() then return reply('over') end
 for _, id in ipairs(redis.call('SMEMBERS', key('open'))) do
   local record = load(id)
-  if record.status == 'queued' or record.status == 'running' then
+  if record.status == 'queued' or record.status == 'running' or record.status == 'parked' then
     record.status, record.token = 'cancelled', nil
     save(id, record)
   end

@@ -9,46 +9,40 @@ local record = load(step)
 if not record or record.token ~= token then return reply('stale') end
 if record.status ~= 'running' then return reply('ok', record.sent) end
 
-redis.call('ZREM', key('leases'), step)
-redis.call('SREM', key('active'), step)
-record.status = outcome
-
 if outcome == 'failed' then
-  local failures = cjson.decode(job('failures') or '[]')
-  failures[#failures + 1] = cjson.decode(result)
-  redis.call('HSET', JOB, 'failures', cjson.encode(failures))
-  save(step, record)
-  emit('step.failed', step, data, 'ERROR')
-else
-  for i = 7, #ARGV, 2 do redis.call('HSETNX', key('blobs'), ARGV[i], ARGV[i + 1]) end
-  redis.call('HSET', key('results'), step, result)
-  redis.call('SREM', key('open'), step)
-  for _, file in ipairs(cjson.decode(ARGV[6])) do
-    local before = redis.call('HGET', key('files'), file.path)
-    local reason = 'created'
-    if before then reason = cjson.decode(before).sha256 == file.sha256 and 'nochange' or 'updated' end
-    redis.call('HSET', key('files'), file.path, cjson.encode(file))
-    emit('file.written', step, {
-      path = file.path, sha256 = file.sha256, size_bytes = file.size_bytes, mode = file.mode,
-      wrote = reason ~= 'nochange', reason = reason,
-    })
-  end
-  emit('step.succeeded', step, data)
-  for _, id in ipairs(cjson.decode(redis.call('HGET', key('next'), step) or '[]')) do
-    local dependent = load(id)
-    if dependent.status == 'pending' and dependent.unmet > 0 then
-      dependent.unmet = dependent.unmet - 1
-      if dependent.unmet == 0 and alive() then make_ready(id, dependent) else save(id, dependent) end
-    end
-  end
-  record.sent = dispatch()
-  if #record.sent == 0 then record.sent = nil end
-  save(step, record)
+  fail(step, record, result, data)
+  settle()
+  return reply('ok')
 end
 
-if job('failures') then
-  if redis.call('ZCARD', key('leases')) == 0 then finish('failed', '{"failures":' .. job('failures') .. '}', 'ERROR') end
-elseif redis.call('SCARD', key('open')) == 0 then
-  finish('succeeded')
+for i = 7, #ARGV, 2 do redis.call('HSETNX', key('blobs'), ARGV[i], ARGV[i + 1]) end
+leave(step)
+record.status = 'succeeded'
+save(step, record)
+redis.call('HSET', key('results'), step, result)
+redis.call('SREM', key('open'), step)
+for _, file in ipairs(cjson.decode(ARGV[6])) do
+  local before = redis.call('HGET', key('files'), file.path)
+  local reason = 'created'
+  if before then reason = cjson.decode(before).sha256 == file.sha256 and 'nochange' or 'updated' end
+  redis.call('HSET', key('files'), file.path, cjson.encode(file))
+  emit('file.written', step, {
+    path = file.path, sha256 = file.sha256, size_bytes = file.size_bytes, mode = file.mode,
+    wrote = reason ~= 'nochange', reason = reason,
+  })
 end
-return reply('ok', record.sent)
+emit('step.succeeded', step, data)
+for _, id in ipairs(cjson.decode(redis.call('HGET', key('next'), step) or '[]')) do
+  local dependent = load(id)
+  if dependent.status == 'pending' and dependent.unmet > 0 then
+    dependent.unmet = dependent.unmet - 1
+    if dependent.unmet == 0 and alive() then make_ready(id, dependent) else save(id, dependent) end
+  end
+end
+local sent = dispatch()
+if #sent > 0 then
+  record.sent = sent
+  save(step, record)
+end
+settle()
+return reply('ok', sent)

@@ -1,16 +1,31 @@
 -- Put before every script: the job's keys, clock, records and events, and the moves that several scripts make.
 --
--- KEYS[1] is the job's hash. Its other keys are that one with a suffix; all share a hash tag, so one slot.
+-- KEYS[1] is the job's hash. Its other keys are that one with a suffix; all share a hash tag, so one slot. The names
+-- of the fleet's keys (ALIVE, TICKETS, SLOTS, STOPS, …) are put before this file from names.py.
 -- Time is Redis's own. Every script is atomic: state and the events that tell of it change together or not at all.
+--
+-- A step's record: status (pending, queued, running, parked, succeeded, failed, cancelled), kind, ticket (the only
+-- message that may claim it), order (its place in the queue), token (the only claim that may commit it), unmet (needs
+-- that are not done), runs, losses (how often a worker died with it), alone (it must run in a process of its own),
+-- tries (how often it was parked), passed (since when its message is gone), sent (what its commit dispatched).
 
 local JOB = KEYS[1]
+local JOB_ID = JOB and string.match(JOB, '{(.*)}')
 local TIME = redis.call('TIME')
 local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000)
-local SUFFIXES = { 'steps', 'next', 'results', 'files', 'blobs', 'leases', 'ready', 'active', 'open', 'events' }
+local SUFFIXES = {
+  'steps', 'next', 'results', 'files', 'blobs', 'leases', 'queued', 'parked', 'ready', 'active', 'open', 'events',
+}
 
 local function key(suffix) return JOB .. ':' .. suffix end
 local function known() return redis.call('EXISTS', JOB) == 1 end
 local function job(field) return redis.call('HGET', JOB, field) end
+
+-- A reply is one JSON text: [verdict, list]. cjson writes an empty list as {}, so that case is spelled out.
+local function reply(verdict, list)
+  if not list or #list == 0 then return '["' .. verdict .. '",[]]' end
+  return cjson.encode({ verdict, list })
+end
 
 local function load(step)
   local record = redis.call('HGET', key('steps'), step)
@@ -27,63 +42,134 @@ local function emit(event, step, data, level)
   redis.call('XADD', key('events'), '*', 'type', event, 'level', level or 'INFO', 'step', step or '', 'data', data or '')
 end
 
-local function alive()
+local function unfinished()
   local status = job('status')
-  return (status == 'queued' or status == 'running') and not job('failures')
+  return status == 'queued' or status == 'running'
 end
+
+-- Whether steps may still be started: a job with a failed step only waits for those that run.
+local function alive() return unfinished() and not job('failures') end
 
 local function expire_all(seconds)
   redis.call('EXPIRE', JOB, seconds)
   for _, suffix in ipairs(SUFFIXES) do redis.call('EXPIRE', key(suffix), seconds) end
 end
 
+local function held(step) return JOB_ID .. '/' .. step end
+
 local function finish(status, data, level)
+  for _, step in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do redis.call('HDEL', HELD, held(step)) end
   redis.call('HSET', JOB, 'status', status, 'finished_ms', NOW)
-  redis.call('DEL', key('ready'), key('active'), key('leases'))
+  redis.call('DEL', key('ready'), key('active'), key('leases'), key('queued'), key('parked'))
+  redis.call('SREM', ALIVE, JOB_ID)
+  redis.call('INCR', STOPS)
   emit('job.' .. status, nil, data, level)
   expire_all(job('ttl_s'))
 end
 
--- A step whose needs are met: its message is on its way in a canvas, or it waits for a place among the active.
-local function make_ready(step, record)
-  if job('driver') == 'canvas' then
-    record.status = 'queued'
-    emit('step.queued', step)
-  else
-    redis.call('RPUSH', key('ready'), step)
+-- End the job if nothing of it is left to wait for.
+local function settle()
+  if not unfinished() then return end
+  if job('failures') then
+    if redis.call('ZCARD', key('leases')) == 0 then
+      finish('failed', '{"failures":' .. job('failures') .. '}', 'ERROR')
+    end
+  elseif redis.call('SCARD', key('open')) == 0 then
+    finish('succeeded')
   end
+end
+
+-- Take a step's name out of whatever it was in: everything that its last token held is given back.
+local function leave(step)
+  redis.call('HDEL', HELD, held(step))
+  redis.call('ZREM', key('leases'), step)
+  redis.call('ZREM', key('parked'), step)
+  redis.call('SREM', key('queued'), step)
+  redis.call('SREM', key('active'), step)
+end
+
+-- Count a step as on its way to a worker. In a canvas its message has its ticket already, else it gets a new one.
+local function enqueue(step, record)
+  record.status, record.token, record.passed = 'queued', nil, nil
+  record.order = redis.call('HINCRBY', TICKETS, 'next', 1)
+  if job('driver') ~= 'canvas' then record.ticket = record.ticket + 1 end
   save(step, record)
+  redis.call('SADD', key('queued'), step)
+  redis.call('SADD', key('active'), step)
+  emit('step.queued', step)
+end
+
+-- A step whose needs are met is sent by the canvas, or waits for a place among the active.
+local function make_ready(step, record)
+  record.status = 'pending'
+  save(step, record)
+  if job('driver') == 'canvas' then enqueue(step, record) else redis.call('RPUSH', key('ready'), step) end
+end
+
+-- How many more steps of the job may be active: its own concurrency, and its share of the fleet while others wait.
+local function places()
+  local most = tonumber(job('concurrency'))
+  local slots, jobs = tonumber(redis.call('GET', SLOTS)), redis.call('SCARD', ALIVE)
+  if slots and jobs > 1 then most = math.min(most, math.max(1, math.ceil(slots / jobs))) end
+  return most - redis.call('SCARD', key('active'))
 end
 
 -- Driver "ready": give free places to waiting steps. Returns what the caller must send: {{step, kind, ticket}, …}.
 local function dispatch()
   local sent = {}
   if job('driver') == 'canvas' or not alive() then return sent end
-  local places = tonumber(job('concurrency')) - redis.call('SCARD', key('active'))
-  while places > 0 do
+  for _ = 1, places() do
     local step = redis.call('LPOP', key('ready'))
     if not step then break end
     local record = load(step)
-    record.status = 'queued'
-    record.ticket = record.ticket + 1
-    save(step, record)
-    redis.call('SADD', key('active'), step)
-    emit('step.queued', step)
+    enqueue(step, record)
     sent[#sent + 1] = { step, record.kind, record.ticket }
-    places = places - 1
   end
   return sent
+end
+
+-- Put a step that is not done back among the ready, first in line. Its job leaves its canvas for good: the canvas
+-- would wait for a message that is gone; those that still come carry old tickets, or claim as before.
+local function again(step, record)
+  leave(step)
+  redis.call('HSET', JOB, 'driver', 'ready')
+  record.status, record.token = 'pending', nil
+  save(step, record)
+  if alive() then redis.call('LPUSH', key('ready'), step) end
+end
+
+-- Put a step aside until a number of ms has gone by; it holds no place meanwhile.
+local function park(step, record, wait)
+  leave(step)
+  redis.call('HSET', JOB, 'driver', 'ready')
+  record.status, record.token = 'parked', nil
+  save(step, record)
+  redis.call('ZADD', key('parked'), NOW + wait, step)
+end
+
+-- Record that a step failed. `failure` is JSON of {step, kind, message}, `data` that of its event.
+local function fail(step, record, failure, data)
+  local failures = cjson.decode(job('failures') or '[]')
+  failures[#failures + 1] = cjson.decode(failure)
+  redis.call('HSET', JOB, 'failures', cjson.encode(failures))
+  leave(step)
+  record.status = 'failed'
+  save(step, record)
+  emit('step.failed', step, data, 'ERROR')
 end
 
 -- Begin an attempt: steps that are done stay done, all others wait for their needs; old tickets and tokens are void.
 -- Returns what the caller must send: for a canvas every open step, else those that got a place.
 local function begin()
-  local plan = cjson.decode(job('plan'))
   local canvas = job('driver') == 'canvas'
   local records, sent = {}, {}
-  redis.call('DEL', key('ready'), key('active'), key('leases'), key('open'))
+  for _, step in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do redis.call('HDEL', HELD, held(step)) end
+  redis.call('DEL', key('ready'), key('active'), key('leases'), key('queued'), key('parked'), key('open'))
+  redis.call('HSET', JOB, 'status', 'queued', 'deadline_ms', NOW + tonumber(job('timeout_ms')))
+  redis.call('SADD', ALIVE, JOB_ID)
+  local plan = cjson.decode(job('plan'))
   for _, step in ipairs(plan) do
-    records[step[1]] = load(step[1]) or { kind = step[2], status = 'pending', ticket = 0, runs = 0 }
+    records[step[1]] = load(step[1]) or { kind = step[2], status = 'pending', ticket = 0, runs = 0, losses = 0, tries = 0 }
   end
   for _, step in ipairs(plan) do
     local id, kind, needs = step[1], step[2], step[3]
@@ -91,24 +177,17 @@ local function begin()
     if record.status == 'succeeded' then
       emit('step.skipped', id, { reason = 'already done' })
     else
-      record.status, record.token, record.sent, record.unmet = 'pending', nil, nil, 0
+      record.status, record.token, record.sent, record.unmet, record.losses, record.tries = 'pending', nil, nil, 0, 0, 0
       for _, need in ipairs(needs) do
         if records[need].status ~= 'succeeded' then record.unmet = record.unmet + 1 end
       end
       redis.call('SADD', key('open'), id)
-      if canvas then
-        record.ticket = record.ticket + 1
-        sent[#sent + 1] = { id, kind, record.ticket }
-      end
+      record.ticket = record.ticket + 1
+      if canvas then sent[#sent + 1] = { id, kind, record.ticket } end
       if record.unmet == 0 then make_ready(id, record) else save(id, record) end
     end
   end
+  settle()
   if not canvas then sent = dispatch() end
   return sent
-end
-
--- A reply is one JSON text: {verdict, list}. cjson writes an empty list as {}, so that case is spelled out.
-local function reply(verdict, list)
-  if not list or #list == 0 then return '["' .. verdict .. '",[]]' end
-  return cjson.encode({ verdict, list })
 end

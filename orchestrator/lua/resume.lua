@@ -1,16 +1,35 @@
--- Begin a further attempt of a job that ended without success: what is done stays done. Two at once make one attempt.
--- ARGV: driver, fields to replace in the job's hash (JSON object), "force" to resume whatever the status is
+-- Begin a further attempt of a job that ended without success, or that is stuck: what is done stays done. Two resumes
+-- at once make one attempt, since after the first the job is under way. It is stuck when nothing of it runs under a
+-- live lease and nothing of it is in the queue.
+-- ARGV: driver, fields to replace in the job's hash (JSON object), "force" to resume whatever the status is,
+--       steps that are to run again and why (JSON: step → reason)
 -- → {"ok", {{step, kind, ticket}, …}} the caller sends these | {"refused", {status}} | {"unknown"}
 if not known() then return reply('unknown') end
 local status = job('status')
-if ARGV[3] ~= 'force' and status ~= 'failed' and status ~= 'cancelled' then return reply('refused', { status }) end
+
+local function under_way()
+  if redis.call('ZCOUNT', key('leases'), NOW, '+inf') > 0 then return true end
+  if redis.call('ZCARD', key('parked')) > 0 then return true end
+  if redis.call('LLEN', QUEUE_LIST) == 0 then return false end
+  local seen = tonumber(redis.call('HGET', TICKETS, 'seen') or '0')
+  for _, step in ipairs(redis.call('SMEMBERS', key('queued'))) do
+    if load(step).order > seen then return true end
+  end
+  return false
+end
+
+if ARGV[3] ~= 'force' then
+  if status == 'succeeded' then return reply('refused', { status }) end
+  if unfinished() and (under_way() or NOW - tonumber(job('resumed_ms') or job('created_ms')) < 2000) then
+    return reply('refused', { status })
+  end
+end
 redis.call('PERSIST', JOB)
 for _, suffix in ipairs(SUFFIXES) do redis.call('PERSIST', key(suffix)) end
 redis.call('HDEL', JOB, 'failures', 'finished_ms')
 for field, value in pairs(cjson.decode(ARGV[2])) do redis.call('HSET', JOB, field, value) end
-redis.call('HSET', JOB, 'status', 'queued', 'driver', ARGV[1])
+redis.call('HSET', JOB, 'driver', ARGV[1], 'resumed_ms', NOW)
 local attempt = redis.call('HINCRBY', JOB, 'attempt', 1)
 emit('job.resumed', nil, { attempt = attempt, was = status })
-local sent = begin()
-if redis.call('SCARD', key('open')) == 0 then finish('succeeded') end
-return reply('ok', sent)
+for step, reason in pairs(cjson.decode(ARGV[4])) do emit('step.lost', step, { reason = reason }, 'WARN') end
+return reply('ok', begin())
