@@ -54,6 +54,16 @@ def opened(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Like `write_atomic`, without waiting for the disk: a power cut may lose the file, or leave it empty.
+
+    For files that tell by their content whether they are whole, and can be made again.
+    """
+    temp = path.with_name(f"{TEMP_PREFIX}{secrets.token_hex(8)}")
+    temp.write_bytes(data)
+    temp.replace(path)
+
+
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Make `path` a file with this content and exactly this mode; its folder must exist.
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import redis
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator.atomic import write_atomic
+from orchestrator.atomic import write_whole
 from orchestrator.names import RUNS_CACHE_DIR, cache_key
 from providers import Completion, FinishReason, Request, Usage
 
@@ -120,7 +120,7 @@ class Cache:
         self._client.set(cache_key(entry.key), entry.model_dump_json(), ex=self._ttl_s)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._folder / f"{entry.key}.json", entry.model_dump_json(indent=1).encode())
+            write_whole(self._folder / f"{entry.key}.json", entry.model_dump_json(indent=1).encode())
         except OSError as error:
             log.warning("this machine's cache layer was not written: %s", error)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
@@ -82,6 +83,15 @@ class Event(BaseModel):
     def to_line(self) -> str:
         """One line of `events.jsonl`."""
         return json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An event that is about to happen: what its author knows of it."""
+
+    type: EventType
+    data: Mapping[str, Any] | None = None
+    level: Level = "INFO"
 
 
 def id_order(stream_id: str) -> tuple[int, int]:

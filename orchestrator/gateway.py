@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from orchestrator.cache import Cache, Entry, request_key
-from orchestrator.events import EventType, Level
+from orchestrator.events import Act
 from providers import Completion, Message, Provider, ProviderError, Request, Tool, arguments, ask
 from providers.errors import NotReady, Unavailable
 
@@ -19,11 +19,8 @@ FREE_PROVIDERS = frozenset({"scaffold", "simulated", "ollama", "mlx"})
 """They run on the user's own machines: a call costs 0. What any other costs is unknown until it has a price."""
 
 
-class Emit(Protocol):
-    """Adds an event to the step that asks."""
-
-    def __call__(self, kind: EventType, data: Mapping[str, Any] | None = None, level: Level = "INFO") -> None:
-        """Add it."""
+Emit = Callable[..., None]
+"""Adds `Act`s to the events of the step that asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ class Gateway:
                 return self._cached(provider, request, read)
             except Unavailable as error:
                 about = {"from": provider.name, "to": following.name, "reason": error.kind}
-                self._asker.emit("provider.fallback", about, "WARN")
+                self._asker.emit(Act("provider.fallback", about, "WARN"))
         return self._cached(last, request, read)
 
     def _cached(self, provider: Provider, request: Request, read: Callable[[Completion], Answer]) -> Answer:
@@ -85,26 +82,27 @@ class Gateway:
             except ValueError:
                 pass  # what was good for an older reader is asked for anew
             else:
-                asker.emit("cache.hit", {**about, "model": hit.entry.model, "layer": hit.layer})
+                asker.emit(Act("cache.hit", {**about, "model": hit.entry.model, "layer": hit.layer}))
                 return answer
-        asker.emit("cache.miss", about)
-        completion, answer = ask(lambda asked: self._call(provider, asked, key), request, read)
+        news = [Act("cache.miss", about)]
+        completion, answer = ask(lambda asked: self._call(provider, asked, key, news), request, read)
         self._cache.put(Entry.of(key, provider.name, completion))
         return answer
 
-    def _call(self, provider: Provider, request: Request, key: str) -> Completion:
-        """One attempt at the provider, between its two events."""
+    def _call(self, provider: Provider, request: Request, key: str, news: list[Act]) -> Completion:
+        """One attempt at the provider, between its two events; what is news goes with the first."""
         about = {"key": key, "provider": provider.name, "model": provider.model}
-        self._asker.emit("llm.request", {**about, "messages": len(request.messages)})
+        self._asker.emit(*news, Act("llm.request", {**about, "messages": len(request.messages)}))
+        news.clear()
         start = time.monotonic()
         try:
             completion = provider.complete(request)
         except ProviderError as error:
             ended = {"success": False, "finish_reason": "error", "error": error.kind}
-            self._asker.emit("llm.response", {**about, **ended, **_figures(provider, start)}, "WARN")
+            self._asker.emit(Act("llm.response", {**about, **ended, **_figures(provider, start)}, "WARN"))
             raise
         ended = {"success": True, "finish_reason": completion.finish_reason, "model": completion.model}
-        self._asker.emit("llm.response", {**about, **ended, **_figures(provider, start, completion)})
+        self._asker.emit(Act("llm.response", {**about, **ended, **_figures(provider, start, completion)}))
         return completion
 
 

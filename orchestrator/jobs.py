@@ -8,9 +8,9 @@ import platform
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
+import celery
 import redis
 from celery import Celery
 
@@ -65,7 +65,7 @@ class Jobs:
         Raises:
             UsageError: The job succeeded, or is under way.
         """
-        spec = JobSpec.model_validate_json(self.state.job(job_id)["spec"])
+        spec = self.state.spec(job_id)
         plan, done = spec.plan(), self.state.succeeded(job_id)
         todo = [step.id for step in plan.steps if step.id not in done]
         driver = choose_driver(part(plan, todo), _concurrency(spec)) if todo else "ready"
@@ -152,7 +152,7 @@ def about(loaded: LoadedSpec, spec: JobSpec) -> dict[str, Any]:
         "versions": {
             "orch": __version__,
             "python": platform.python_version(),
-            "celery": version("celery"),
+            "celery": celery.__version__,
         },
         "steps": [
             {

@@ -235,6 +235,10 @@ class JobSpec(_Value):
                 return step
         raise KeyError(step_id)
 
+    def for_prompts(self) -> dict[str, object]:
+        """Return what prompts may read of the spec, as plain values: all but the other steps."""
+        return self.model_dump(mode="json", exclude={"steps"})
+
     def plan(self) -> Plan:
         """Return the DAG of the job's steps."""
         return Plan.of(_planned(self.all_steps()))

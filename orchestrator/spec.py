@@ -189,9 +189,10 @@ def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def _prompt_problems(spec: JobSpec, document: Document) -> Iterator[Problem]:
+    fields = spec.for_prompts()
     for index, step in enumerate(spec.steps or ()):
         loc: Loc = ("steps", index, "prompt")
-        for problem in check_prompt(step.prompt or "", step.needs, JobSpec.model_fields):
+        for problem in check_prompt(step.prompt or "", step.needs, fields):
             yield Problem(document.line_within(loc, problem.line), _where(loc), problem.message)
 
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import redis
 from redis.commands.core import Script
 
-from orchestrator.events import Event, EventType, Level, to_fields
+from orchestrator.events import Act, Event, to_fields
+from orchestrator.models import JobSpec
 from orchestrator.names import FLEET, JobKeys
 from orchestrator.records import Failure, StepResult
 
@@ -216,16 +217,10 @@ class State:
             else Stale("the step is no longer this worker's")
         )
 
-    def emit(
-        self,
-        job_id: str,
-        kind: EventType,
-        step: str | None = None,
-        data: Mapping[str, Any] | None = None,
-        level: Level = "INFO",
-    ) -> None:
-        """Add an event that changes no state. One of a job that Redis does not know is dropped."""
-        self._call("emit", job_id, kind, level, step or "", json.dumps(data) if data else "")
+    def emit(self, job_id: str, step: str | None, *acts: Act) -> None:
+        """Add events that change no state, in one go. Those of a job that Redis does not know are dropped."""
+        told = [(act.type, act.level, step or "", json.dumps(act.data) if act.data else "") for act in acts]
+        self._call("emit", job_id, *(field for one in told for field in one))
 
     # --- recovery -------------------------------------------------------------------------------------------------
 
@@ -258,6 +253,11 @@ class State:
         """The job's hash, empty when Redis does not know the job."""
         fields: Any = self._client.hgetall(JobKeys(job_id).job)
         return {name.decode(): value.decode() for name, value in fields.items()}
+
+    def spec(self, job_id: str) -> JobSpec:
+        """The job's resolved spec."""
+        raw: Any = self._client.hget(JobKeys(job_id).job, "spec")
+        return JobSpec.model_validate_json(raw)
 
     def succeeded(self, job_id: str) -> set[str]:
         """Ids of the steps that are done."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from traceback import extract_tb
 from typing import Any
 
@@ -70,6 +71,7 @@ def check_prompt(source: str, needs: Collection[str], spec_fields: Collection[st
     return sorted(dict.fromkeys(found), key=lambda problem: problem.line)
 
 
+@lru_cache(maxsize=256)
 def compile_prompt(source: str) -> Template:
     """Return a template whose rendering is metered; render it with `render_prompt`.
 

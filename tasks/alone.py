@@ -11,7 +11,6 @@ from orchestrator.canvas import send_each
 from orchestrator.celery_app import make_app
 from orchestrator.errors import EnvironmentNotReady
 from orchestrator.lease import Hold
-from orchestrator.models import JobSpec
 from orchestrator.settings import load_settings
 from tasks.kinds import KINDS
 from tasks.runner import ALONE_CODES, make_runner
@@ -23,8 +22,8 @@ def main(job_id: str, step_id: str, token: str) -> int:
     if settings.redis_url is None:
         raise EnvironmentNotReady("a step needs a Redis")
     runner = make_runner(settings, settings.redis_url)
-    spec = JobSpec.model_validate_json(runner.state.job(job_id)["spec"])
-    ended = runner.execute(KINDS[spec.step(step_id).kind], Hold(job_id, step_id, token), tries=0)
+    kind = KINDS[runner.state.spec(job_id).step(step_id).kind]
+    ended = runner.execute(kind, Hold(job_id, step_id, token), tries=0)
     send_each(make_app(settings.redis_url), job_id, ended.ready)
     return next(code for code, outcome in ALONE_CODES.items() if outcome == ended.outcome)
 

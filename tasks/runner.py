@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ ALONE_CODES: dict[int, Literal["done", "failed", "back", "void"]] = {
 }
 """Exit codes of `tasks.alone`; any other means that the process died."""
 MOST_WAIT_S = 60.0
+MOST_SPECS = 100
 MAX_FILE_BYTES = 4 << 20
 MAX_STEP_BYTES = 64 << 20
 
@@ -82,6 +83,7 @@ class Runner:
     heartbeat: Heartbeat
     create_provider: Callable[[str, str | None], Provider]
     settings: Settings
+    _specs: dict[str, JobSpec] = field(default_factory=dict)
 
     def run(self, kind: StepKind, job_id: str, step_id: str, ticket: int) -> Ended:
         """Claim the step, run its code, commit what it made."""
@@ -151,12 +153,17 @@ class Runner:
         return self.give_up(hold, Failure(step=hold.step, kind="poison", message=message), {})
 
     def _spec(self, hold: Hold) -> JobSpec:
-        return JobSpec.model_validate_json(self.state.job(hold.job_id)["spec"])
+        """The job's spec, which never changes under its id."""
+        if (spec := self._specs.get(hold.job_id)) is None:
+            if len(self._specs) >= MOST_SPECS:
+                self._specs.clear()
+            spec = self._specs[hold.job_id] = self.state.spec(hold.job_id)
+        return spec
 
     def _step(self, kind: StepKind, hold: Hold) -> Step:
         spec = self._spec(hold)
         step = spec.step(hold.step)
-        emit = partial(_emit, self.state, hold.job_id, hold.step)
+        emit = partial(self.state.emit, hold.job_id, hold.step)
         names = step.provider or spec.provider
         asker = Asker(
             kind=kind.name,
@@ -227,7 +234,3 @@ def _told(
     outcome: Literal["done", "failed", "back"], sent: list[Dispatch] | Stale, message: str = ""
 ) -> Ended:
     return Ended("void", sent.reason) if isinstance(sent, Stale) else Ended(outcome, message, tuple(sent))
-
-
-def _emit(state: State, job_id: str, step_id: str, kind: Any, data: Any = None, level: Any = "INFO") -> None:
-    state.emit(job_id, kind, step_id, data, level)

@@ -10,7 +10,6 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -58,28 +57,27 @@ class Step:
     gateway: Gateway
     emit: Emit
     state: State
-
-    @cached_property
-    def _plan(self) -> Mapping[str, tuple[str, ...]]:
-        return {step.id: step.needs for step in self.spec.plan().steps}
+    _results: dict[str, StepResult] = field(default_factory=dict)
 
     def upstream(self, kind: str) -> str:
         """Id of the nearest step of that kind among those this one waits for."""
-        kinds = {step.id: step.kind for step in self.spec.plan().steps}
-        layer: tuple[str, ...] = self._plan[self.step.id]
+        steps = self.spec.plan().by_id
+        layer = steps[self.step.id].needs
         while layer:
             for id_ in layer:
-                if kinds[id_] == kind:
+                if steps[id_].kind == kind:
                     return id_
-            layer = tuple(dict.fromkeys(need for id_ in layer for need in self._plan[id_]))
+            layer = tuple(dict.fromkeys(need for id_ in layer for need in steps[id_].needs))
         raise StepError("no_upstream", f"step {self.step.id} needs a step of kind {kind} before it")
 
     def result(self, step_id: str) -> StepResult:
         """What an earlier step committed."""
-        result = self.state.result(self.job_id, step_id)
-        if result is None:
-            raise StepError("missing_result", f"the result of step {step_id} is not there")
-        return result
+        if step_id not in self._results:
+            result = self.state.result(self.job_id, step_id)
+            if result is None:
+                raise StepError("missing_result", f"the result of step {step_id} is not there")
+            self._results[step_id] = result
+        return self._results[step_id]
 
     def content(self, sha256: str) -> str:
         """A committed content as text."""

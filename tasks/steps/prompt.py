@@ -12,7 +12,7 @@ def run(step: Step) -> Output:
         raise StepError("no_prompt", f"step {step.step.id} has no prompt")
     needs = {need: _view(step, need) for need in step.step.needs}
     try:
-        question = render_prompt(step.step.prompt, step.spec.model_dump(mode="json"), needs)
+        question = render_prompt(step.step.prompt, step.spec.for_prompts(), needs)
     except PromptError as error:
         raise StepError("prompt", f"the prompt of step {step.step.id}: {error}") from error
     text = step.gateway.generate([{"role": "user", "content": question}], _not_empty)

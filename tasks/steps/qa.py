@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from orchestrator.events import Act
 from providers import Tool
 from tasks.answers import syntax_error
 from tasks.blueprint import ProjectPlan
@@ -63,8 +64,9 @@ def run(step: Step) -> Output:
     plan = plan_of(step)
     files = step.project_files(step.upstream("builder")) | step.project_files(step.upstream("docs"))
     checks = [*_static_checks(plan, files), _judged(step, plan, files)]
-    for check in checks:
-        step.emit("qa.check", check.model_dump(), "ERROR" if check.status == "failed" else "INFO")
+    step.emit(
+        *(Act("qa.check", one.model_dump(), "ERROR" if one.status == "failed" else "INFO") for one in checks)
+    )
     if failed := [check for check in checks if check.hard and check.status == "failed"]:
         raise StepError("qa", "; ".join(f"{check.name}: {check.evidence}" for check in failed))
     report = {"schema_version": 1, "checks": [check.model_dump() for check in checks]}
