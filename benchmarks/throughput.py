@@ -49,7 +49,10 @@ def run_orch(running: Fleet, count: int, seed: int) -> Figures:
     """Submit jobs at once, wait for all; then time single ones."""
     jobs = running.jobs
 
-    specs = {number: parse_spec(DIAMOND.format(seed=number), "bench.yaml") for number in range(seed, seed + count + 20)}
+    specs = {
+        number: parse_spec(DIAMOND.format(seed=number), "bench.yaml")
+        for number in range(seed, seed + count + 20)
+    }
 
     def submit(number: int) -> str:
         return jobs.submit(specs[number], specs[number].spec)

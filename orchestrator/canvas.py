@@ -60,10 +60,13 @@ def send_canvas(app: Celery, job_id: str, sent: Iterable[Dispatch], plan: Plan) 
     compose(tree, {one.step: message(app, job_id, one) for one in sent}).apply_async()
 
 
-def send_each(app: Celery, job_id: str, sent: Iterable[Dispatch]) -> None:
-    """Put single steps on the queue."""
-    for one in sent:
-        message(app, job_id, one).apply_async()
+def send_each(app: Celery, job_id: str, sent: Sequence[Dispatch]) -> None:
+    """Put single steps on the queue, over one connection."""
+    if not sent:
+        return
+    with app.producer_pool.acquire(block=True) as producer:
+        for one in sent:
+            message(app, job_id, one).apply_async(producer=producer)
 
 
 def message(app: Celery, job_id: str, one: Dispatch) -> Signature:

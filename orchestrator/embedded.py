@@ -86,7 +86,7 @@ class EmbeddedStack:
 
     def __enter__(self) -> Stack:
         with contextlib.ExitStack() as starting:
-            folder = _private_folder()
+            folder = private_folder()
             starting.callback(shutil.rmtree, folder, ignore_errors=True)
             starting.enter_context(lock(folder))
             server = Child(redis_command(folder), folder / "redis.log")
@@ -111,7 +111,7 @@ def _url(folder: Path) -> str:
     return f"unix://{folder / 'redis.sock'}"
 
 
-def _private_folder() -> Path:
+def private_folder() -> Path:
     """Make a folder that only this user can enter, with a name short enough for a socket in it."""
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes it private
         _sweep(Path(parent))

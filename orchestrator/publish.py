@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestrator.atomic import write_atomic
 from orchestrator.errors import OrchError
 from orchestrator.filestore import FileStore
+from orchestrator.progress import Progress
 from orchestrator.records import OutputFile
 from orchestrator.runfolder import RunFolder
 
@@ -45,6 +46,14 @@ def publish(folder: RunFolder, project: str, files: Iterable[OutputFile], target
     ledger = ours | {one.path: one.sha256 for one in written}
     write_atomic(target / LEDGER, json.dumps(ledger, indent=1, sort_keys=True).encode())
     return sum(one.wrote for one in written)
+
+
+def publish_finished(folder: RunFolder, progress: Progress) -> Path | None:
+    """Put the project of a job that succeeded where its spec wants it. Returns that place, None where there is none."""
+    target = folder.output_dir()
+    if progress.status == "succeeded" and target:
+        publish(folder, str(progress.about["project"]), progress.files.values(), target)
+    return target
 
 
 def _ledger(target: Path) -> dict[str, str]:

@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     ollama_host: str | None = None
     hf_home: Path | None = None
 
+    flower_basic_auth: SecretStr | None = None
+
     orch_redis_url: SecretStr | None = None
     orch_runs_dir: Path = Path("runs")
     orch_cache_ttl_s: int = Field(default=7 * 86_400, ge=1)

@@ -17,7 +17,7 @@ from orchestrator.errors import NoSuchJob, UsageError
 from orchestrator.history import History
 from orchestrator.localrun import newest_unfinished, project_folder, resume_here, submit_here
 from orchestrator.progress import Progress
-from orchestrator.publish import publish
+from orchestrator.publish import publish_finished
 from orchestrator.runfolder import RunFolder, run_folders
 from orchestrator.settings import Settings, load_settings
 from orchestrator.spec import LoadedSpec, load_spec
@@ -100,9 +100,7 @@ def _folder(settings: Settings, resume: str, path: Path | None) -> RunFolder:
 def _finish(settings: Settings, progress: Progress, *, as_json: bool, quiet: bool) -> None:
     """Put the project where the spec wants it, tell how it went, and exit with the job's code."""
     folder = RunFolder(settings.orch_runs_dir / progress.job_id)
-    target = folder.output_dir()
-    if progress.status == "succeeded" and target:
-        publish(folder, str(progress.about["project"]), progress.files.values(), target)
+    target = publish_finished(folder, progress)
     if as_json:
         print_json(progress.to_json())
     else:
