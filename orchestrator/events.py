@@ -81,7 +81,12 @@ class Event(BaseModel):
 
     def to_line(self) -> str:
         """One line of `events.jsonl`."""
-        return json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":")) + "\n"
+        return (
+            json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"))
+            .encode(errors="replace")
+            .decode()
+            + "\n"
+        )
 
 
 def id_order(stream_id: str) -> tuple[int, int]:

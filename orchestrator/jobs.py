@@ -16,8 +16,8 @@ from celery import Celery
 
 from orchestrator import __version__
 from orchestrator.canvas import Driver, choose_driver, part, send_canvas, send_each
-from orchestrator.choices import fallbacks, first
-from orchestrator.errors import UsageError
+from orchestrator.choices import fallbacks, first, model_of
+from orchestrator.errors import OrchError, UsageError
 from orchestrator.events import Event
 from orchestrator.models import JobSpec
 from orchestrator.plan import Plan
@@ -77,6 +77,8 @@ class Jobs:
         A step counts as done only while every content it left is in the folder unchanged.
         """
         progress = folder.progress()
+        if progress.created_ms is None:
+            raise OrchError(f"{folder.events} does not tell of the job's beginning: submit the spec again")
         spec = folder.read_spec()
         plan, kept, blobs = spec.plan(), {}, {}
         for step in progress.steps.values():
@@ -97,8 +99,7 @@ class Jobs:
             "attempt": progress.attempt,
             "created_ms": progress.created_ms,
         }
-        self.state.restore(folder.job_id, fields, plan.dependents, records, kept, folder.read_events())
-        self.state.put_blobs(folder.job_id, blobs)
+        self.state.restore(folder.job_id, fields, plan.dependents, records, kept, folder.read_events(), blobs)
 
     def progress(self, job_id: str) -> Progress:
         """The job as its events tell it until now."""
@@ -148,7 +149,7 @@ def about(loaded: LoadedSpec, spec: JobSpec) -> dict[str, Any]:
                 "kind": step.kind,
                 "needs": list(step.needs),
                 "provider": first(step.provider or spec.provider),
-                "model": step.model or spec.model,
+                "model": model_of(spec, step),
             }
             for step in spec.all_steps()
         ],

@@ -13,6 +13,9 @@ from orchestrator.state import State
 
 log = logging.getLogger(__name__)
 
+NOTICE_S = 1.0
+"""A step learns within this time that its job was cancelled."""
+
 
 class Heartbeat:
     """Keeps leases alive, and tells a step when its lease has gone to somebody else."""
@@ -41,7 +44,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         pause = threading.Event()
-        while not pause.wait(self._lease_s / 3):
+        while not pause.wait(min(self._lease_s / 3, NOTICE_S)):
             with self._lock:
                 held = list(self._held.items())
             for (job_id, step, token), lost in held:

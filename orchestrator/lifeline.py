@@ -5,6 +5,7 @@ any way, the command's whole process group is killed. This file stands alone, on
 starts in a few milliseconds.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -24,8 +25,12 @@ def main(pipe: int, command: list[str]) -> int:
     pause = None if len(watched) > 1 else _POLL_S
     while child.poll() is None:
         if pipe in select.select(watched, [], [], pause)[0]:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            break
+    with contextlib.suppress(
+        ProcessLookupError
+    ):  # what the command has started ends with it, however it ended
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 

@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "artifacts"
 
     @property
+    def superseded(self) -> Path:
+        """Contents, by their sha256, whose place in outputs or artifacts a later step has taken."""
+        return self.artifacts / ".superseded"
+
+    @property
     def logs(self) -> Path:
         """One log a step."""
         return self.path / "logs"
@@ -87,12 +92,18 @@ class RunFolder:
 
     def contents(self, result: StepResult) -> dict[str, bytes] | None:
         """The contents of a result by their sha256; None when one of them is gone or no longer what it was."""
-        outputs, artifacts = FileStore(self.outputs), FileStore(self.artifacts)
+        outputs, artifacts, superseded = map(FileStore, (self.outputs, self.artifacts, self.superseded))
         known = [(artifacts, one.name, one.sha256) for one in result.artifacts]
         known += [(outputs, one.path, one.sha256) for one in result.files]
-        if not all(store.verify(path, sha256) for store, path, sha256 in known):
-            return None
-        return {sha256: store.read(path) for store, path, sha256 in known}
+        found = {}
+        for store, path, sha256 in known:
+            if store.verify(path, sha256):
+                found[sha256] = store.read(path)
+            elif superseded.verify(sha256, sha256):
+                found[sha256] = superseded.read(sha256)
+            else:
+                return None
+        return found
 
     def read_spec(self) -> JobSpec:
         """The job's resolved spec.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -80,7 +81,14 @@ class State:
         """
         following = {step: json.dumps(list(others)) for step, others in dependents.items()}
         verdict, sent = self._call(
-            "submit", job_id, job_id, json.dumps(fields), json.dumps(following), json.dumps(about), index=True
+            "submit",
+            job_id,
+            job_id,
+            json.dumps(fields),
+            json.dumps(following),
+            json.dumps(about),
+            secrets.token_hex(8),
+            index=True,
         )
         if verdict == "exists":
             raise ValueError(f"{job_id} exists already")
@@ -90,19 +98,24 @@ class State:
         self, job_id: str, driver: str, fields: Mapping[str, Any], *, force: bool = False
     ) -> list[Dispatch] | Stale:
         """Begin a further attempt of a failed or cancelled job; `force` takes any other too."""
-        verdict, sent = self._call("resume", job_id, driver, json.dumps(fields), "force" if force else "")
+        verdict, sent = self._call(
+            "resume", job_id, driver, json.dumps(fields), "force" if force else "", secrets.token_hex(8)
+        )
         return (
             [Dispatch(*one) for one in sent] if verdict == "ok" else Stale(str(sent[0]) if sent else verdict)
         )
 
     def cancel(self, job_id: str, reason: str) -> bool:
         """Stop a job that has not ended; False when it had, or is unknown."""
-        return self._call("cancel", job_id, "cancelled", json.dumps({"reason": reason}))[0] == "ok"
+        return (
+            self._call("cancel", job_id, "cancelled", json.dumps({"reason": reason}), secrets.token_hex(8))[0]
+            == "ok"
+        )
 
     def abort(self, job_id: str, failure: Failure) -> bool:
         """Like `cancel`, but the job ends as failed: it broke a limit of its own."""
         data = json.dumps({"failures": [failure.model_dump()]})
-        return self._call("cancel", job_id, "failed", data)[0] == "ok"
+        return self._call("cancel", job_id, "failed", data, secrets.token_hex(8))[0] == "ok"
 
     def restore(
         self,
@@ -112,10 +125,13 @@ class State:
         records: Mapping[str, Mapping[str, Any]],
         results: Mapping[str, StepResult],
         events: Iterable[Event],
+        blobs: Mapping[str, bytes] | None = None,
     ) -> bool:
         """Bring back a job that Redis has lost; False when Redis knows it."""
         following = {step: json.dumps(list(others)) for step, others in dependents.items()}
         files = {file.path: file.model_dump_json() for result in results.values() for file in result.files}
+        kept = (blobs or {}).items()
+        contents = [len(kept), *(part for sha256, blob in kept for part in (sha256, zlib.compress(blob, 1)))]
         history = [text for event in events for text in (event.id, json.dumps(to_fields(event)))]
         tables = (
             following,
@@ -124,7 +140,14 @@ class State:
             files,
         )
         verdict, _ = self._call(
-            "restore", job_id, job_id, json.dumps(fields), *map(json.dumps, tables), *history, index=True
+            "restore",
+            job_id,
+            job_id,
+            json.dumps(fields),
+            *map(json.dumps, tables),
+            *contents,
+            *history,
+            index=True,
         )
         return verdict == "ok"
 
@@ -208,10 +231,3 @@ class State:
         """A content of the job by its hash, None when Redis no longer has it."""
         raw: Any = self._client.hget(JobKeys(job_id).blobs, sha256)
         return zlib.decompress(raw) if raw else None
-
-    def put_blobs(self, job_id: str, blobs: Mapping[str, bytes]) -> None:
-        """Give a restored job its contents back."""
-        if blobs:
-            self._client.hset(
-                JobKeys(job_id).blobs, mapping={k: zlib.compress(v, 1) for k, v in blobs.items()}
-            )

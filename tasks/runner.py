@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Any, Literal
 
 from orchestrator.cache import Cache
+from orchestrator.choices import fallbacks, model_of
 from orchestrator.gateway import Asker, Gateway, ready_providers
 from orchestrator.lease import Heartbeat
 from orchestrator.models import JobSpec
@@ -88,12 +90,13 @@ class Runner:
         step = spec.step(step_id)
         emit = partial(_emit, self.state, job_id, step_id)
         names = step.provider or spec.provider
+        ready = ready_providers(fallbacks(names), model_of(spec, step), self.create_provider)
+        for name in takewhile(lambda name: name != ready[0].name, fallbacks(names)):
+            emit("provider.fallback", {"from": name, "to": ready[0].name, "reason": "not_ready"}, "WARN")
         asker = Asker(
             kind=kind.name,
             version=kind.version,
-            providers=ready_providers(
-                (names,) if isinstance(names, str) else names, step.model or spec.model, self.create_provider
-            ),
+            providers=ready,
             options={**spec.options, **step.options},
             emit=emit,
             cancelled=lost,

@@ -38,6 +38,13 @@ local function expire_all(seconds)
 end
 
 local function finish(status, data, level)
+  for _, id in ipairs(redis.call('SMEMBERS', key('open'))) do
+    local record = load(id)
+    if record.status == 'queued' or record.status == 'running' then
+      record.status, record.token = status == 'cancelled' and 'cancelled' or 'pending', nil
+      save(id, record)
+    end
+  end
   redis.call('HSET', JOB, 'status', status, 'finished_ms', NOW)
   redis.call('DEL', key('ready'), key('active'), key('leases'))
   emit('job.' .. status, nil, data, level)
@@ -105,6 +112,14 @@ local function begin()
   end
   if not canvas then sent = dispatch() end
   return sent
+end
+
+-- A call that begins or ends an attempt leaves its id and its answer: made again, since its reply was lost, it changes
+-- nothing and gets the same answer.
+local function repeated(call) return job('call') == call and job('answer') end
+local function remember(call, answer)
+  redis.call('HSET', JOB, 'call', call, 'answer', answer)
+  return answer
 end
 
 -- A reply is one JSON text: {verdict, list}. cjson writes an empty list as {}, so that case is spelled out.
