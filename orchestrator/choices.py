@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from orchestrator.errors import EnvironmentNotReady, UsageError
-from orchestrator.models import JobSpec
+from orchestrator.models import JobSpec, StepSpec
 from orchestrator.settings import Settings
 from providers.errors import NotReady
 from providers.registry import create
@@ -51,7 +51,7 @@ def resolve(spec: JobSpec, flags: Flags, environment: Settings, settings: Settin
         EnvironmentNotReady: The same, of the environment or `.env`.
     """
     named = flags.provider or environment.provider
-    model = flags.model or environment.provider_model
+    model = flags.model or (environment.provider_model if _is_for(environment, named) else None)
     provider: str | tuple[str, ...]
     if named and named != "auto":
         provider, why = (
@@ -59,17 +59,20 @@ def resolve(spec: JobSpec, flags: Flags, environment: Settings, settings: Settin
             "named by --provider" if flags.provider else "named by PROVIDER in the environment",
         )
         model = model or (spec.model if named == first(spec.provider) else None)
+        model = model or (settings.provider_model if settings.provider == flags.provider else None)
     elif named is None and spec.provider != "auto":
         provider, why, model = (
             spec.provider,
             "named by the spec",
-            model or spec.model or settings.provider_model,
+            model
+            or spec.model
+            or (settings.provider_model if _is_for(settings, first(spec.provider)) else None),
         )
     elif settings.provider and settings.provider != "auto":
         provider, why, model = (
             settings.provider,
-            "named by PROVIDER in .env",
-            model or settings.provider_model,
+            "named by PROVIDER in the environment" if environment.provider else "named by PROVIDER in .env",
+            model or (spec.model if spec.provider == "auto" else None) or settings.provider_model,
         )
     else:
         provider, why = _first_ready()
@@ -82,7 +85,8 @@ def resolve(spec: JobSpec, flags: Flags, environment: Settings, settings: Settin
         resolved = JobSpec.model_validate(spec.model_dump(exclude_none=True) | changed)
     except ValidationError as error:
         message = f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['input']!r} is not possible: {why}"
-        raise (UsageError if flags != Flags() else EnvironmentNotReady)(message) from None
+        by_flag = getattr(flags, str(error.errors()[0]["loc"][0]), None) is not None
+        raise (UsageError if by_flag else EnvironmentNotReady)(message) from None
     return Choice(resolved, why)
 
 
@@ -102,6 +106,17 @@ def fallbacks(provider: str | tuple[str, ...]) -> tuple[str, ...]:
 def first(provider: str | tuple[str, ...]) -> str:
     """The provider that is asked first."""
     return fallbacks(provider)[0]
+
+
+def _is_for(settings: Settings, provider: str | None) -> bool:
+    """Whether the model that these settings name is meant for a provider."""
+    return settings.provider is None or provider is None or settings.provider == provider
+
+
+def model_of(spec: JobSpec, step: StepSpec) -> str | None:
+    """The model that a step asks for: its own, else the job's where it also has the job's provider."""
+    same = step.provider is None or first(step.provider) == first(spec.provider)
+    return step.model or (spec.model if same else None)
 
 
 def _first_ready() -> tuple[str, str]:

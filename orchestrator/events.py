@@ -82,7 +82,12 @@ class Event(BaseModel):
 
     def to_line(self) -> str:
         """One line of `events.jsonl`."""
-        return json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":")) + "\n"
+        return (
+            json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"))
+            .encode(errors="replace")
+            .decode()
+            + "\n"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from orchestrator.cache import Cache, Entry, request_key
@@ -97,10 +97,12 @@ class Gateway:
         start = time.monotonic()
         try:
             completion = provider.complete(request)
-        except ProviderError as error:
-            ended = {"success": False, "finish_reason": "error", "error": error.kind}
+        except Exception as error:
+            kind = error.kind if isinstance(error, ProviderError) else "internal"
+            ended = {"success": False, "finish_reason": "error", "error": kind}
             self._asker.emit(Act("llm.response", {**about, **ended, **_figures(provider, start)}, "WARN"))
             raise
+        completion = replace(completion, text=completion.text.encode(errors="replace").decode())
         ended = {"success": True, "finish_reason": completion.finish_reason, "model": completion.model}
         self._asker.emit(Act("llm.response", {**about, **ended, **_figures(provider, start, completion)}))
         return completion

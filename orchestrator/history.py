@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator import pointer
 from orchestrator.celery_app import make_app
 from orchestrator.connection import HOW_TO_POINT, connect, require
 from orchestrator.errors import EnvironmentNotReady, NoSuchJob
@@ -23,13 +24,19 @@ def fleet(settings: Settings) -> Jobs:
     Raises:
         EnvironmentNotReady: No Redis is named, or it does not answer.
     """
-    if settings.redis_url is None:
+    url = redis_url(settings)
+    if url is None:
         raise EnvironmentNotReady(
-            f"no Redis is named: {HOW_TO_POINT}, or use `orch run`, which brings its own"
+            f"no Redis is named: {HOW_TO_POINT}, start `orch up`, or use `orch run`, which brings its own"
         )
-    client = connect(settings.redis_url)
+    client = connect(url)
     require(client)
-    return Jobs(client, make_app(settings.redis_url), settings.orch_result_ttl_s)
+    return Jobs(client, make_app(url), settings.orch_result_ttl_s)
+
+
+def redis_url(settings: Settings) -> str | None:
+    """The Redis that is named, else that of the `orch up` that runs for the same runs; None when there is neither."""
+    return settings.redis_url or pointer.running(settings.orch_runs_dir)
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,8 @@ class History:
 
     @classmethod
     def of(cls, settings: Settings) -> History:
-        """The history that these settings lead to: with a Redis if one is named."""
-        return cls(settings.orch_runs_dir, fleet(settings) if settings.redis_url else None)
+        """The history that these settings lead to: with a Redis if there is one."""
+        return cls(settings.orch_runs_dir, fleet(settings) if redis_url(settings) else None)
 
     def find(self, prefix: str) -> str:
         """Return the one job id that begins with a prefix; "job_" may be left out.

@@ -16,13 +16,13 @@ from celery import Celery
 
 from orchestrator import __version__
 from orchestrator.canvas import Driver, choose_driver, part, send_canvas, send_each
-from orchestrator.choices import fallbacks, first
-from orchestrator.errors import UsageError
+from orchestrator.choices import fallbacks, first, model_of
+from orchestrator.errors import OrchError, UsageError
 from orchestrator.events import Event
 from orchestrator.models import JobSpec
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
-from orchestrator.runfolder import RunFolder
+from orchestrator.runfolder import ContentChanged, RunFolder
 from orchestrator.spec import LoadedSpec
 from orchestrator.state import Dispatch, Stale, State
 from orchestrator.stream import follow, read_all
@@ -83,16 +83,18 @@ class Jobs:
         done and count no longer, each with the reason.
         """
         progress = folder.progress()
+        if progress.created_ms is None:
+            raise OrchError(f"{folder.events} does not tell of the job's beginning: submit the spec again")
         spec = folder.read_spec()
         plan, kept, blobs, lost = spec.plan(), {}, {}, {}
         for step in progress.steps.values():
             if step.status != "succeeded" or step.result is None:
                 continue
-            if changed := folder.changed(step.result):
-                lost[step.id] = f"{changed} is no longer what it was in {folder.path}"
-                continue
-            kept[step.id] = step.result
-            blobs.update(folder.contents(step.result))
+            try:
+                blobs.update(folder.contents(step.result))
+                kept[step.id] = step.result
+            except ContentChanged as error:
+                lost[step.id] = str(error)
         records = {
             step: {
                 "kind": plan.by_id[step].kind,
@@ -107,8 +109,7 @@ class Jobs:
             "attempt": progress.attempt,
             "created_ms": progress.created_ms,
         }
-        self.state.restore(folder.job_id, fields, plan.dependents, records, kept, folder.read_events())
-        self.state.put_blobs(folder.job_id, blobs)
+        self.state.restore(folder.job_id, fields, plan.dependents, records, kept, folder.read_events(), blobs)
         return lost
 
     def progress(self, job_id: str) -> Progress:
@@ -160,7 +161,7 @@ def about(loaded: LoadedSpec, spec: JobSpec) -> dict[str, Any]:
                 "kind": step.kind,
                 "needs": list(step.needs),
                 "provider": first(step.provider or spec.provider),
-                "model": step.model or spec.model,
+                "model": model_of(spec, step),
             }
             for step in spec.all_steps()
         ],

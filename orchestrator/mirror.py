@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import zlib
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -19,9 +20,10 @@ import redis
 from orchestrator.atomic import lock, write_atomic
 from orchestrator.cache import parse_entry
 from orchestrator.events import Event, id_order
-from orchestrator.filestore import FileStore
+from orchestrator.filestore import ContentRefused, FileStore
 from orchestrator.manifest import Manifest
 from orchestrator.names import cache_key
+from orchestrator.paths import UnsafePath
 from orchestrator.progress import Progress
 from orchestrator.runfolder import RunFolder
 from orchestrator.state import State
@@ -46,6 +48,8 @@ class Mirror:
             stack.enter_context(lock(folder.path))
             self._catch_up()
             self._lines = stack.enter_context(folder.events.open("ab"))
+            if self.progress.about:
+                self._manifest()
             self._open = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -109,11 +113,31 @@ class Mirror:
         write_atomic(self._folder.resolved_spec, job["spec"].encode())
 
     def _content(self, store: FileStore, path: str, sha256: str, mode: int) -> None:
-        content = self._state.blob(self._folder.job_id, sha256)
-        if content is None or hashlib.sha256(content).hexdigest() != sha256:
-            log.error("%s: Redis no longer has the content of %s", self._folder.job_id, path)
-            return
-        store.safe_write(path, content, mode)
+        try:
+            content = self._state.blob(self._folder.job_id, sha256)
+            if content is None or hashlib.sha256(content).hexdigest() != sha256:
+                log.error("%s: Redis no longer has the content of %s", self._folder.job_id, path)
+                return
+            self._keep(store, path, sha256)
+            store.safe_write(path, content, mode)
+        except (
+            UnsafePath,
+            ContentRefused,
+            zlib.error,
+        ) as error:  # the step is run again when the job comes back
+            log.warning("%s: %s was not written: %s", self._folder.job_id, path, error)
+
+    def _keep(self, store: FileStore, path: str, following: str) -> None:
+        """Put aside what another step left at a path, since that step's result still consists of it."""
+        if store is self._outputs:
+            before = [one.sha256 for name, one in self.progress.files.items() if name == path]
+        else:
+            results = [step.result for step in self.progress.steps.values() if step.result]
+            before = [one.sha256 for result in results for one in result.artifacts if one.name == path]
+        for sha256 in before:
+            content = self._state.blob(self._folder.job_id, sha256)
+            if sha256 != following and content is not None:
+                FileStore(self._folder.superseded).safe_write(sha256, content)
 
     def _cache_entry(self, key: str) -> None:
         raw: Any = self._client.get(cache_key(key))
@@ -124,5 +148,5 @@ class Mirror:
         if event.step is None:
             return
         line = f"{event.ts} {event.level:5} {event.type} {json.dumps(event.data or {}, ensure_ascii=False)}\n"
-        with (self._folder.logs / f"{event.step}.log").open("a", encoding="utf-8") as file:
+        with (self._folder.logs / f"{event.step}.log").open("a", encoding="utf-8", errors="replace") as file:
             file.write(line)

@@ -54,7 +54,9 @@ Told = Callable[[RunFolder, Progress], None]
 class Mirroring:
     """Mirrors every job of a Redis below `runs_dir`; `told` hears of each job whose end has reached its folder."""
 
-    def __init__(self, client: redis.Redis, runs_dir: Path, told: Told = lambda _folder, _progress: None) -> None:
+    def __init__(
+        self, client: redis.Redis, runs_dir: Path, told: Told = lambda _folder, _progress: None
+    ) -> None:
         self._client = client
         self._state = State(client)
         self._runs_dir = runs_dir
@@ -116,9 +118,15 @@ class Mirroring:
         """Find the jobs that are to be watched, and those that need not be any more."""
         known: set[str] = set(self._state.jobs())
         alive: Any = self._client.smembers(FLEET["ALIVE"])
-        self._forget({job_id for job_id, until in self._over.items() if until < now} | self._watched.keys() - known)
+        self._forget(
+            {job_id for job_id, until in self._over.items() if until < now} | self._watched.keys() - known
+        )
         self._put_off = {job_id: until for job_id, until in self._put_off.items() if until > now}
-        asked = known if now - self._swept >= SWEEP_S else {one.decode() for one in alive} & known | known - self._seen
+        asked = (
+            known
+            if now - self._swept >= SWEEP_S
+            else {one.decode() for one in alive} & known | known - self._seen
+        )
         newest = newest_ids(self._client, asked - self._watched.keys() - self._put_off.keys())
         for job_id, last in newest.items():
             folder = RunFolder(self._runs_dir / job_id)
@@ -193,7 +201,9 @@ def newest_ids(client: redis.Redis, job_ids: Iterable[str]) -> dict[str, str]:
     for job_id in asked:
         pipe.xrevrange(JobKeys(job_id).events, count=1)
     return {
-        job_id: entries[0][0].decode() for job_id, entries in zip(asked, pipe.execute(), strict=True) if entries
+        job_id: entries[0][0].decode()
+        for job_id, entries in zip(asked, pipe.execute(), strict=True)
+        if entries
     }
 
 

@@ -208,8 +208,11 @@ class Progress:
     def _resumed(self, event: Event) -> None:
         self.status, self.attempt, self.finished_ms = "queued", event.get("attempt"), None
         self.failures.clear()
+        done = set(self.completed())
         for step in self.steps.values():
             step.status, step.error, step.parked = "pending", None, None
+            if step.id not in done:
+                step.started_ms = step.finished_ms = None
 
     def _ended(self, event: Event) -> None:
         self.finished_ms = event.at_ms

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 SCHEMA_VERSION = 1
 
@@ -14,10 +14,27 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 JobId = Annotated[str, StringConstraints(pattern=r"^job_[0-9a-f]{12}$")]
 
 
+def whole_text(value: Any) -> Any:
+    """The value with "?" for each half of a surrogate pair in its texts."""
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case dict():
+            return {whole_text(key): whole_text(one) for key, one in value.items()}
+        case list() | tuple():
+            return [whole_text(one) for one in value]
+    return value
+
+
 class Record(BaseModel):
-    """Base of the values here: frozen, closed to unknown keys."""
+    """Base of the values here: frozen, closed to unknown keys, free of half surrogate pairs, which no store takes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_text(cls, values: object) -> object:
+        return whole_text(values)
 
 
 class Artifact(Record):

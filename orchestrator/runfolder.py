@@ -17,6 +17,10 @@ from orchestrator.progress import Progress
 from orchestrator.records import StepResult
 
 
+class ContentChanged(OrchError):
+    """A file of a run folder is gone, or is not what its events say."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The layout of one run folder. Nothing is made by naming it."""
@@ -59,6 +63,11 @@ class RunFolder:
         return self.path / "artifacts"
 
     @property
+    def superseded(self) -> Path:
+        """Contents, by their sha256, whose place in outputs or artifacts a later step has taken."""
+        return self.artifacts / ".superseded"
+
+    @property
     def logs(self) -> Path:
         """One log a step."""
         return self.path / "logs"
@@ -85,21 +94,24 @@ class RunFolder:
                 if line.endswith(b"\n"):
                     yield event, end
 
-    def changed(self, result: StepResult) -> str | None:
-        """The first content of a result that is gone or no longer what it was; None when all is whole."""
-        for store, path, sha256 in self._known(result):
-            if not store.verify(path, sha256):
-                return f"{store.root.name}/{path}"
-        return None
-
     def contents(self, result: StepResult) -> dict[str, bytes]:
-        """The contents of a result by their sha256."""
-        return {sha256: store.read(path) for store, path, sha256 in self._known(result)}
+        """The contents of a result by their sha256.
 
-    def _known(self, result: StepResult) -> list[tuple[FileStore, str, str]]:
-        outputs, artifacts = FileStore(self.outputs), FileStore(self.artifacts)
+        Raises:
+            ContentChanged: One of them is gone, or no longer what it was.
+        """
+        outputs, artifacts, superseded = map(FileStore, (self.outputs, self.artifacts, self.superseded))
         known = [(artifacts, one.name, one.sha256) for one in result.artifacts]
-        return known + [(outputs, one.path, one.sha256) for one in result.files]
+        known += [(outputs, one.path, one.sha256) for one in result.files]
+        found = {}
+        for store, path, sha256 in known:
+            if store.verify(path, sha256):
+                found[sha256] = store.read(path)
+            elif superseded.verify(sha256, sha256):
+                found[sha256] = superseded.read(sha256)
+            else:
+                raise ContentChanged(f"{store.root.name}/{path} is no longer what it was in {self.path}")
+        return found
 
     def read_spec(self) -> JobSpec:
         """The job's resolved spec.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class State:
         """
         following = {step: json.dumps(list(others)) for step, others in dependents.items()}
         verdict, sent = self._call(
-            "submit", job_id, json.dumps(fields), json.dumps(following), json.dumps(about)
+            "submit", job_id, json.dumps(fields), json.dumps(following), json.dumps(about), _call_id()
         )
         if verdict == "exists":
             raise ValueError(f"{job_id} exists already")
@@ -127,12 +128,13 @@ class State:
 
     def cancel(self, job_id: str, reason: str) -> bool:
         """Stop a job that has not ended; False when it had, or is unknown."""
-        return self._call("cancel", job_id, "cancelled", json.dumps({"reason": reason}))[0] == "ok"
+        data = json.dumps({"reason": reason})
+        return self._call("cancel", job_id, "cancelled", data, _call_id())[0] == "ok"
 
     def abort(self, job_id: str, failure: Failure) -> bool:
         """Like `cancel`, but the job ends as failed: it broke a limit of its own."""
         data = json.dumps({"failures": [failure.model_dump()]})
-        return self._call("cancel", job_id, "failed", data)[0] == "ok"
+        return self._call("cancel", job_id, "failed", data, _call_id())[0] == "ok"
 
     def restore(
         self,
@@ -142,10 +144,13 @@ class State:
         records: Mapping[str, Mapping[str, Any]],
         results: Mapping[str, StepResult],
         events: Iterable[Event],
+        blobs: Mapping[str, bytes] | None = None,
     ) -> bool:
         """Bring back a job that Redis has lost; False when Redis knows it."""
         following = {step: json.dumps(list(others)) for step, others in dependents.items()}
         files = {file.path: file.model_dump_json() for result in results.values() for file in result.files}
+        kept = (blobs or {}).items()
+        contents = [len(kept), *(part for sha256, blob in kept for part in (sha256, zlib.compress(blob, 1)))]
         history = [text for event in events for text in (event.id, json.dumps(to_fields(event)))]
         tables = (
             following,
@@ -153,7 +158,9 @@ class State:
             {step: result.model_dump_json() for step, result in results.items()},
             files,
         )
-        verdict, _ = self._call("restore", job_id, json.dumps(fields), *map(json.dumps, tables), *history)
+        verdict, _ = self._call(
+            "restore", job_id, json.dumps(fields), *map(json.dumps, tables), *contents, *history
+        )
         return verdict == "ok"
 
     # --- a step's life --------------------------------------------------------------------------------------------
@@ -279,15 +286,13 @@ class State:
         raw: Any = self._client.hget(JobKeys(job_id).blobs, sha256)
         return zlib.decompress(raw) if raw else None
 
-    def put_blobs(self, job_id: str, blobs: Mapping[str, bytes]) -> None:
-        """Give a restored job its contents back."""
-        if blobs:
-            self._client.hset(
-                JobKeys(job_id).blobs, mapping={k: zlib.compress(v, 1) for k, v in blobs.items()}
-            )
-
 
 def _sent(verdict: str, sent: list[Any]) -> list[Dispatch] | Stale:
     return (
         [Dispatch(*one) for one in sent] if verdict == "ok" else Stale("the step is no longer this worker's")
     )
+
+
+def _call_id() -> str:
+    """Name a call, so that it can be told from its repetition after a lost reply."""
+    return secrets.token_hex(8)

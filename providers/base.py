@@ -72,7 +72,10 @@ def ask(
                 raise InvalidAnswer(f"the answer is not usable: {error}") from error
             messages += [
                 {"role": "assistant", "content": completion.text},
-                {"role": "user", "content": f"That is not usable: {error}\nAnswer again, whole and corrected."},
+                {
+                    "role": "user",
+                    "content": f"That is not usable: {error}\nAnswer again, whole and corrected.",
+                },
             ]
     raise ValueError("reasks must not be negative")
 
@@ -89,11 +92,16 @@ def whole(completion: Completion) -> Completion:
 def arguments(completion: Completion, tool: Tool) -> dict[str, Any]:
     """Read a completion as arguments of a tool; ValueError says what does not fit its schema."""
     values = json.loads(completion.text)
+    json.dumps(
+        values, ensure_ascii=False
+    ).encode()  # its ValueError: half a surrogate pair, which nothing can store
     if not isinstance(values, dict):
         raise ValueError(f"expected a JSON object, got {type(values).__name__}")  # noqa: TRY004
     try:
         jsonschema.validate(values, tool.schema)
     except jsonschema.ValidationError as error:
         where = "/".join(map(str, error.absolute_path)) or "the object"
-        raise ValueError(f"{where}: {error.message[:300]}") from error
+        raise ValueError(
+            f"{where} does not fit {error.validator}: {error.validator_value!r}"[:300]
+        ) from error
     return values

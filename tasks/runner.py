@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from typing import Any, Literal
 
 from orchestrator.cache import Cache
 from orchestrator.child import Child
+from orchestrator.choices import fallbacks, model_of
 from orchestrator.connection import connect
+from orchestrator.events import Act
 from orchestrator.gateway import Asker, Gateway, ready_providers
 from orchestrator.lease import Heartbeat, Hold
 from orchestrator.models import JobSpec
@@ -165,12 +168,14 @@ class Runner:
         step = spec.step(hold.step)
         emit = partial(self.state.emit, hold.job_id, hold.step)
         names = step.provider or spec.provider
+        ready = ready_providers(fallbacks(names), model_of(spec, step), self.create_provider)
+        for name in takewhile(lambda name: name != ready[0].name, fallbacks(names)):
+            about = {"from": name, "to": ready[0].name, "reason": "not_ready"}
+            emit(Act("provider.fallback", about, "WARN"))
         asker = Asker(
             kind=kind.name,
             version=kind.version,
-            providers=ready_providers(
-                (names,) if isinstance(names, str) else names, step.model or spec.model, self.create_provider
-            ),
+            providers=ready,
             options={**spec.options, **step.options},
             emit=emit,
             cancelled=hold.stopped,

@@ -15,12 +15,16 @@ from orchestrator.errors import OrchError
 COMMANDS = {
     "run": "Run a spec on this machine, from start to end, with nothing else installed.",
     "submit": "Put specs on the fleet's queue and print their job ids.",
-    "worker": "Run steps from the fleet's queue.",
     "resume": "Go on with a job: only what is not done yet.",
     "cancel": "Stop a job.",
     "show": "Tell how a job stands.",
     "tail": "Print a job's events.",
     "list": "List jobs, newest first.",
+    "pull": "Fetch a job's run folder from Redis to this machine.",
+    "worker": "Run steps from the fleet's queue.",
+    "up": "Run the whole stack on this machine: Redis, worker, mirror, Flower.",
+    "mirror": "Write the run folders of all jobs to this machine's disk.",
+    "flower": "Show the fleet in a browser.",
     "validate": "Check specs without running them.",
     "plan": "Show the steps of a spec and what waits for what.",
 }

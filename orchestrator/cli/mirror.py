@@ -21,7 +21,9 @@ from orchestrator.settings import load_settings
 
 
 @click.command(name="mirror")
-@click.option("--once", is_flag=True, help="Bring all run folders up to date and exit; 1 if one of them could not be.")
+@click.option(
+    "--once", is_flag=True, help="Bring all run folders up to date and exit; 1 if one of them could not be."
+)
 @options.as_json
 @options.quiet
 def command(once: bool, as_json: bool, quiet: bool) -> None:

@@ -27,6 +27,14 @@ local function reply(verdict, list)
   return cjson.encode({ verdict, list })
 end
 
+-- A call that begins or ends an attempt leaves its id and its answer: made again, since its reply was lost, it changes
+-- nothing and gets the same answer.
+local function repeated(call) return job('call') == call and job('answer') end
+local function remember(call, answer)
+  redis.call('HSET', JOB, 'call', call, 'answer', answer)
+  return answer
+end
+
 local function load(step)
   local record = redis.call('HGET', key('steps'), step)
   return record and cjson.decode(record)
@@ -59,6 +67,13 @@ local function held(step) return JOB_ID .. '/' .. step end
 
 local function finish(status, data, level)
   for _, step in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do redis.call('HDEL', HELD, held(step)) end
+  for _, id in ipairs(redis.call('SMEMBERS', key('open'))) do
+    local record = load(id)
+    if record.status == 'queued' or record.status == 'running' or record.status == 'parked' then
+      record.status, record.token = status == 'cancelled' and 'cancelled' or 'pending', nil
+      save(id, record)
+    end
+  end
   redis.call('HSET', JOB, 'status', status, 'finished_ms', NOW)
   redis.call('DEL', key('ready'), key('active'), key('leases'), key('queued'), key('parked'))
   redis.call('SREM', ALIVE, JOB_ID)

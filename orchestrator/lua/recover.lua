@@ -17,13 +17,6 @@ if NOW > tonumber(job('deadline_ms')) then
   failures[#failures + 1] = {
     step = cjson.null, kind = 'timeout', message = 'the job did not end within its timeout_s of ' .. seconds .. ' s',
   }
-  for _, id in ipairs(redis.call('SMEMBERS', key('open'))) do
-    local record = load(id)
-    if record.status ~= 'failed' then
-      record.status, record.token = 'pending', nil
-      save(id, record)
-    end
-  end
   finish('failed', cjson.encode({ failures = failures }), 'ERROR')
   return reply('over')
 end

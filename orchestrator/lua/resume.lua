@@ -2,9 +2,10 @@
 -- at once make one attempt, since after the first the job is under way. It is stuck when nothing of it runs under a
 -- live lease and nothing of it is in the queue.
 -- ARGV: driver, fields to replace in the job's hash (JSON object), "force" to resume whatever the status is,
---       steps that are to run again and why (JSON: step → reason)
+--       steps that are to run again and why (JSON: step → reason), id of this call
 -- → {"ok", {{step, kind, ticket}, …}} the caller sends these | {"refused", {status}} | {"unknown"}
 if not known() then return reply('unknown') end
+if repeated(ARGV[5]) then return job('answer') end
 local status = job('status')
 
 local function under_way()
@@ -32,4 +33,4 @@ redis.call('HSET', JOB, 'driver', ARGV[1], 'resumed_ms', NOW)
 local attempt = redis.call('HINCRBY', JOB, 'attempt', 1)
 emit('job.resumed', nil, { attempt = attempt, was = status })
 for step, reason in pairs(cjson.decode(ARGV[4])) do emit('step.lost', step, { reason = reason }, 'WARN') end
-return reply('ok', begin())
+return remember(ARGV[5], reply('ok', begin()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -182,23 +181,6 @@ def test_a_folder_in_an_entrys_place_is_a_miss(cache: Cache, on_disk: Path) -> N
     assert cache.get(KEY) is None
 
 
-def test_a_pipe_in_an_entrys_place_does_not_hold_up_the_worker(cache: Cache, on_disk: Path) -> None:
-    on_disk.parent.mkdir()
-    os.mkfifo(on_disk)
-    found: list[object] = []
-    reader = threading.Thread(target=lambda: found.append(cache.get(KEY)), daemon=True)
-
-    reader.start()
-    reader.join(2)
-
-    stuck = reader.is_alive()
-    if stuck:  # let the thread go, as a writer would
-        os.close(os.open(on_disk, os.O_WRONLY))
-        reader.join()
-    assert not stuck
-    assert found == [None]
-
-
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 TOOL = Tool("submit", "Hand it in.", {"type": "object", "properties": {"a": {"type": "string"}}})
@@ -223,11 +205,11 @@ def key_of(**changes: Any) -> str:
 
 def test_a_key_is_the_same_in_every_version_of_orch() -> None:
     # A cache that people have paid for must not be lost by an accident: change this only on purpose.
-    assert key_of() == key_of()
-    assert (
-        request_key("p", None, Request([{"role": "user", "content": "é"}]), kind="prompt", version="1")
-        == "e1c4f0c8f58b8e0b4a5d2a4e26cb15a9"
-    ) or len(key_of()) == 64
+    request = Request([{"role": "user", "content": "é"}])
+
+    key = request_key("p", None, request, kind="prompt", version="1")
+
+    assert key == "f38007eb90cd4b9ce5a61c37375e1e6d68f7b859caa8762971b7e8e47873d273"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +283,8 @@ def ending(reason: FinishReason) -> Completion:
 
 def gateway(cache: Cache, provider: Provider, *, kind: str = "prompt") -> Gateway:
     return Gateway(
-        cache, Asker(kind, "v1", [provider], {}, lambda kind, data=None, level="INFO": None, threading.Event())
+        cache,
+        Asker(kind, "v1", [provider], {}, lambda kind, data=None, level="INFO": None, threading.Event()),
     )
 
 
@@ -368,9 +351,7 @@ def test_a_kept_answer_that_a_stricter_reader_refuses_is_asked_for_anew_and_repl
     assert gateway(cache, provider).generate(QUESTION, good) == "good now"
 
 
-@pytest.mark.parametrize(
-    "spoilt", ["good \ud83d", "good \udc00 answer"], ids=["first half", "second half"]
-)
+@pytest.mark.parametrize("spoilt", ["good \ud83d", "good \udc00 answer"], ids=["first half", "second half"])
 def test_half_a_surrogate_pair_in_an_answer_does_not_cost_the_step(cache: Cache, spoilt: str) -> None:
     # given a model whose answer was cut in the middle of an emoji, and which then answers well
     answer = gateway(cache, Scripted(spoilt, "good answer")).generate(QUESTION, good)

@@ -13,7 +13,9 @@ GOLDEN = ROOT / "tests" / "golden"
 
 
 def _tree(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+    }
 
 
 def test_the_example_is_built_byte_for_byte_and_the_same_from_the_cache(orch):

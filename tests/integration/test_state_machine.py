@@ -309,7 +309,7 @@ class OneJob(RuleBasedStateMachine):
         return {step.decode(): json.loads(raw)["status"] for step, raw in records.items()}
 
     def keys(self) -> dict[bytes, bytes | None]:
-        return {key: self.client.dump(key) for key in self.client.keys()}
+        return {key: self.client.dump(key) for key in self.client.scan_iter()}
 
     @staticmethod
     def pick(those: list[Held], which: int) -> Held:

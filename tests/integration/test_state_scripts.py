@@ -120,7 +120,7 @@ def statuses(client: redis.Redis) -> dict[str, str]:
 
 def everything(client: redis.Redis) -> dict[bytes, bytes | None]:
     """All that Redis holds: equal before and after when nothing was changed."""
-    return {key: client.dump(key) for key in client.keys()}
+    return {key: client.dump(key) for key in client.scan_iter()}
 
 
 # --- submit -----------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_all_keys_of_a_job_share_its_hash_tag(client: redis.Redis, state: State)
     succeed(state, "a", None, result, blobs)
 
     # then all but the index of jobs are its own
-    keys = {key.decode() for key in client.keys()} - {JOBS_INDEX}
+    keys = {key.decode() for key in client.scan_iter()} - {JOBS_INDEX}
     assert keys == {
         f"orch:{{{JOB}}}{suffix}"
         for suffix in (
@@ -385,9 +385,7 @@ def test_files_of_a_commit_are_told_as_created_updated_or_unchanged(
         claim(state, sent[step])
         sent |= by_step(succeed(state, step, None, *with_file(content)))
 
-    told = [
-        (event.step, event.get("wrote"), event.get("reason")) for event in events(client, "file.written")
-    ]
+    told = [(event.step, event.get("wrote"), event.get("reason")) for event in events(client, "file.written")]
     assert told == [
         ("a", True, "created"),
         ("b", False, "nochange"),
@@ -462,6 +460,20 @@ def test_after_a_failure_queued_steps_are_void(client: redis.Redis, state: State
     succeed(state, "b")
     assert state.job(JOB)["status"] == "failed"
     assert claim(state, sent["c"]) == Claim("void", "the job is over")
+
+
+@pytest.mark.parametrize("driver", ["ready", "canvas"])
+def test_after_a_failure_a_neighbours_success_starts_nothing(
+    client: redis.Redis, state: State, driver: str
+) -> None:
+    sent = submit(state, {"a": (), "b": (), "c": ("b",)}, driver)
+    claim(state, sent["a"])
+    claim(state, sent["b"])
+    fail(state, "a")
+
+    assert succeed(state, "b") == []
+    assert "c" not in steps_with(client, "step.queued")
+    assert statuses(client)["c"] == "pending"
 
 
 def test_a_failed_step_frees_no_place_for_others(client: redis.Redis, state: State) -> None:
@@ -811,7 +823,7 @@ def test_an_event_id_of_the_future_does_not_stop_a_restored_job(client: redis.Re
 
 
 def job_keys(client: redis.Redis) -> list[bytes]:
-    return [key for key in client.keys() if key != JOBS_INDEX.encode()]
+    return [key for key in client.scan_iter() if key != JOBS_INDEX.encode()]
 
 
 @pytest.mark.parametrize("end", ["succeed", "fail", "cancel"])

@@ -1,0 +1,399 @@
+"""What the gateway tells of each call, in which order, and what it never tells."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import redis
+
+from orchestrator.cache import Cache
+from orchestrator.events import Event
+from orchestrator.gateway import Asker, Gateway, ready_providers
+from orchestrator.lease import Heartbeat
+from orchestrator.models import JobSpec
+from orchestrator.state import State
+from orchestrator.stream import read_all
+from providers import Completion, Message, Provider, ProviderError, Request, Tool, Usage
+from providers.errors import (
+    AuthFailed,
+    InvalidAnswer,
+    NotReady,
+    QuotaExceeded,
+    RateLimited,
+    ServerError,
+    TimedOut,
+)
+from providers.simulated import SimulatedProvider
+from tasks.kinds import KINDS
+from tasks.runner import Ended, Runner
+from tasks.step import Output, StepKind
+
+JOB = "job_0123456789ab"
+PROMPT = "xyzzy-the-prompt"
+COMPLETION = "plugh-the-completion"
+QUESTION: list[Message] = [{"role": "user", "content": PROMPT}]
+NUMBER = Tool(
+    "submit",
+    "Hand it in.",
+    {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
+)
+
+
+class Scripted(Provider):
+    """Gives prepared answers, one a call; an error among them is raised."""
+
+    name: ClassVar[str] = "scripted"
+
+    def __init__(self, *answers: str | ProviderError, model: str = "m") -> None:
+        super().__init__(model)
+        self.left = list(answers)
+
+    def complete(self, request: Request) -> Completion:
+        answer = self.left.pop(0)
+        if isinstance(answer, ProviderError):
+            raise answer
+        return Completion(answer, Usage(11, 7), "tool" if request.tool else "stop", "m-2026-01-01")
+
+
+class Other(Scripted):
+    name: ClassVar[str] = "ollama"
+
+
+class Told:
+    """Keeps what the gateway tells."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any], str]] = []
+
+    def __call__(self, kind: str, data: Mapping[str, Any] | None = None, level: str = "INFO") -> None:
+        self.events.append((kind, dict(data or {}), level))
+
+    @property
+    def types(self) -> list[str]:
+        return [kind for kind, _, _ in self.events]
+
+    def data(self, kind: str) -> list[dict[str, Any]]:
+        return [data for found, data, _ in self.events if found == kind]
+
+    def level(self, kind: str) -> list[str]:
+        return [level for found, _, level in self.events if found == kind]
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def gateway(client: redis.Redis, tmp_path: Path, told: Told) -> Callable[..., Gateway]:
+    """Makes a gateway over providers, all on one cache."""
+    cache = Cache(client, tmp_path, 1000)
+
+    def make(*providers: Provider) -> Gateway:
+        return Gateway(cache, Asker("prompt", "v1", providers, {"temperature": 0}, told, threading.Event()))
+
+    return make
+
+
+def good(text: str) -> str:
+    if "good" not in text:
+        raise ValueError("it is not good")
+    return text
+
+
+# --- sequences --------------------------------------------------------------------------------------------------------
+
+
+def test_a_miss_tells_of_the_miss_the_request_and_the_response(
+    gateway: Callable[..., Gateway], told: Told
+) -> None:
+    gateway(Scripted(f"good {COMPLETION}")).generate(QUESTION, good)
+
+    assert told.types == ["cache.miss", "llm.request", "llm.response"]
+    [response] = told.data("llm.response")
+    duration = response.pop("duration_s")
+    assert duration >= 0
+    assert response == {
+        "key": told.data("cache.miss")[0]["key"],
+        "provider": "scripted",
+        "model": "m-2026-01-01",
+        "success": True,
+        "finish_reason": "stop",
+        "tokens_in": 11,
+        "tokens_out": 7,
+        "cost_usd": None,
+    }
+
+
+def test_a_hit_tells_of_nothing_else_and_names_the_layer(
+    client: redis.Redis, gateway: Callable[..., Gateway], told: Told
+) -> None:
+    provider = Scripted("good")
+    gateway(provider).generate(QUESTION, good)
+    told.events.clear()
+
+    gateway(provider).generate(QUESTION, good)
+    client.flushall()
+    gateway(provider).generate(QUESTION, good)
+
+    assert told.types == ["cache.hit", "cache.hit"]
+    assert [data["layer"] for data in told.data("cache.hit")] == ["redis", "disk"]
+    assert {data["model"] for data in told.data("cache.hit")} == {"m-2026-01-01"}
+
+
+def test_the_hit_has_the_key_of_the_miss(gateway: Callable[..., Gateway], told: Told) -> None:
+    provider = Scripted("good")
+    gateway(provider).generate(QUESTION, good)
+    gateway(provider).generate(QUESTION, good)
+
+    assert told.data("cache.hit")[0]["key"] == told.data("cache.miss")[0]["key"]
+
+
+@pytest.mark.parametrize(
+    "error", [TimedOut("late", "scripted"), ServerError("down", "scripted", 500)], ids=lambda one: one.kind
+)
+def test_an_error_ends_its_request_with_a_response_that_says_so(
+    gateway: Callable[..., Gateway], told: Told, error: ProviderError
+) -> None:
+    with pytest.raises(type(error)):
+        gateway(Scripted(error)).generate(QUESTION, good)
+
+    assert told.types == ["cache.miss", "llm.request", "llm.response"]
+    [response] = told.data("llm.response")
+    assert (response["success"], response["finish_reason"]) == (False, "error")
+    assert response["error"] == error.kind
+    assert response["tokens_out"] is None
+    assert told.level("llm.response") == ["WARN"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AuthFailed("no", "scripted", 401), QuotaExceeded("spent", "scripted", 402)],
+    ids=lambda e: e.kind,
+)
+def test_a_provider_that_is_not_available_falls_back_to_the_next(
+    gateway: Callable[..., Gateway], told: Told, error: ProviderError
+) -> None:
+    answer = gateway(Scripted(error), Other("good")).generate(QUESTION, good)
+
+    assert answer == "good"
+    assert told.types == [
+        "cache.miss",
+        "llm.request",
+        "llm.response",
+        "provider.fallback",
+        "cache.miss",
+        "llm.request",
+        "llm.response",
+    ]
+    assert told.data("provider.fallback") == [{"from": "scripted", "to": "ollama", "reason": error.kind}]
+    assert told.level("provider.fallback") == ["WARN"]
+    assert told.data("llm.response")[1]["cost_usd"] == 0.0
+    first, second = told.data("cache.miss")
+    assert first["key"] != second["key"]
+
+
+def test_an_error_of_the_last_provider_is_the_callers(gateway: Callable[..., Gateway], told: Told) -> None:
+    with pytest.raises(QuotaExceeded):
+        gateway(Scripted(AuthFailed("no")), Other(QuotaExceeded("spent"))).generate(QUESTION, good)
+
+    assert told.types.count("provider.fallback") == 1
+
+
+def test_an_answer_that_cannot_be_read_does_not_fall_back(
+    gateway: Callable[..., Gateway], told: Told
+) -> None:
+    with pytest.raises(InvalidAnswer):
+        gateway(Scripted("bad", "worse"), Other("good")).generate(QUESTION, good)
+
+    assert "provider.fallback" not in told.types
+
+
+def test_a_second_question_is_a_request_of_its_own_under_the_first_ones_key(
+    gateway: Callable[..., Gateway], told: Told
+) -> None:
+    gateway(Scripted("bad", "good")).generate(QUESTION, good)
+
+    assert told.types == ["cache.miss", "llm.request", "llm.response", "llm.request", "llm.response"]
+    assert [data["messages"] for data in told.data("llm.request")] == [1, 3]
+    assert len({data["key"] for _, data, _ in told.events}) == 1
+
+
+@pytest.mark.parametrize("answers", [["good"], ["bad", "good"], ["bad", "bad"], [ServerError("x")]])
+def test_every_request_is_followed_by_its_response(
+    gateway: Callable[..., Gateway], told: Told, answers: list[str | ProviderError]
+) -> None:
+    with suppress(ProviderError):
+        gateway(Scripted(*answers)).generate(QUESTION, good)
+
+    calls = [kind for kind in told.types if kind.startswith("llm.")]
+    assert calls == ["llm.request", "llm.response"] * (len(calls) // 2)
+
+
+def test_a_provider_that_breaks_its_promise_still_has_its_request_answered(
+    gateway: Callable[..., Gateway], told: Told
+) -> None:
+    # given a provider that raises what it should not
+    class Broken(Provider):
+        name: ClassVar[str] = "broken"
+
+        def complete(self, request: Request) -> Completion:
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError):
+        gateway(Broken()).generate(QUESTION, good)
+
+    assert told.types == ["cache.miss", "llm.request", "llm.response"]
+
+
+# --- which providers there are ----------------------------------------------------------------------------------------
+
+
+def create(name: str, model: str | None) -> Provider:
+    if name == "scripted":
+        raise NotReady("no key", name)
+    return Other(model=model or "its own default")
+
+
+def test_the_model_is_the_first_providers_alone() -> None:
+    [only] = ready_providers(["scripted", "ollama"], "m-of-scripted", create)
+    assert (only.name, only.model) == ("ollama", "its own default")
+
+    [first] = ready_providers(["ollama"], "m-of-ollama", create)
+    assert first.model == "m-of-ollama"
+
+
+def test_when_no_provider_is_ready_the_first_says_why() -> None:
+    with pytest.raises(NotReady, match="no key"):
+        ready_providers(["scripted"], None, create)
+
+
+# --- what reaches the event stream ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_step(client: redis.Redis, state: State, tmp_path: Path) -> Callable[..., tuple[Ended, list[Event]]]:
+    """Runs the one step of a job on real Redis; returns how it ended and the job's events."""
+
+    def run(
+        make: Callable[[str, str | None], Provider], kind: StepKind = KINDS["prompt"], **step: Any
+    ) -> tuple[Ended, list[Event]]:
+        only = {"id": "only", "prompt": PROMPT, **step}
+        spec = JobSpec.model_validate(
+            {
+                "project": "p",
+                "task_description": "anything",
+                "provider": "scaffold",
+                "model": "model-of-the-job",
+                "steps": [only],
+            }
+        )
+        fields = {
+            "spec": spec.model_dump_json(),
+            "source": "",
+            "plan": '[["only","prompt",[]]]',
+            "driver": "ready",
+            "concurrency": 1,
+            "ttl_s": 100,
+        }
+        about = {"steps": [{"id": "only", "kind": "prompt", "needs": []}]}
+        [sent] = state.submit(JOB, fields, {}, about)
+        runner = Runner(state, Cache(client, tmp_path, 100), Heartbeat(state, 30), make, 30)
+        ended = runner.run(kind, JOB, sent.step, sent.ticket)
+        return ended, list(read_all(client, JOB))
+
+    return run
+
+
+def texts(events: Sequence[Event]) -> str:
+    return "".join(event.to_line() for event in events)
+
+
+def test_a_step_that_succeeds_leaves_neither_its_prompt_nor_its_answer_in_events(
+    run_step: Callable[..., tuple[Ended, list[Event]]],
+) -> None:
+    ended, events = run_step(lambda *_: Scripted(COMPLETION))
+
+    assert ended.outcome == "done"
+    assert PROMPT not in texts(events)
+    assert COMPLETION not in texts(events)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [f'{{"n": "{COMPLETION}"}}', f'["{COMPLETION}"]', COMPLETION, f'{{"{COMPLETION}": 1}}'],
+    ids=["a wrong type", "no object", "no JSON", "a wrong name"],
+)
+def test_a_step_whose_answer_cannot_be_read_does_not_tell_it_in_events(
+    run_step: Callable[..., tuple[Ended, list[Event]]], answer: str
+) -> None:
+    # given a step that asks for a number
+    def run(step: Any) -> Output:
+        return Output(text=str(step.gateway.tool_call(QUESTION, NUMBER, lambda values: values["n"])))
+
+    # when a model answers something else, twice
+    ended, events = run_step(lambda *_: Scripted(answer, answer), StepKind("prompt", run, "v1"))
+
+    # then the failure says so without repeating it
+    assert ended.outcome == "failed"
+    assert events[-1].get("failures")[0]["kind"] == "invalid_answer"
+    assert COMPLETION not in texts(events)
+    assert PROMPT not in texts(events)
+
+
+def test_half_a_surrogate_pair_in_a_steps_data_ends_the_step(
+    run_step: Callable[..., tuple[Ended, list[Event]]],
+) -> None:
+    # given a step whose data come from a model that was cut in the middle of an emoji
+    kind = StepKind("prompt", lambda _: Output(text="x", data={"next": ["run \ud83d"]}), "v1")
+
+    ended, events = run_step(lambda *_: Scripted(), kind)
+
+    # then it is done or failed, but not left for its lease to run out
+    assert ended.outcome in ("done", "failed")
+    assert events[-1].type in ("job.succeeded", "job.failed")
+
+
+def test_half_a_surrogate_pair_in_an_error_ends_the_step(
+    run_step: Callable[..., tuple[Ended, list[Event]]],
+) -> None:
+    ended, events = run_step(lambda *_: Scripted(RateLimited("come back \ud83d", "scripted")))
+
+    assert ended.outcome == "failed"
+    assert events[-1].type == "job.failed"
+
+
+def test_a_step_with_a_provider_of_its_own_does_not_get_the_jobs_model(
+    run_step: Callable[..., tuple[Ended, list[Event]]],
+) -> None:
+    # given a job for scaffold with a model, whose step names another provider and no model
+    asked: list[tuple[str, str | None]] = []
+
+    def make(name: str, model: str | None) -> Provider:
+        asked.append((name, model))
+        return SimulatedProvider(model)
+
+    run_step(make, provider="simulated")
+
+    # then the model is that provider's own
+    assert asked == [("simulated", None)]
+
+
+def test_a_provider_that_was_passed_over_since_it_is_not_ready_is_told_of(
+    run_step: Callable[..., tuple[Ended, list[Event]]],
+) -> None:
+    def make(name: str, model: str | None) -> Provider:
+        if name == "anthropic":
+            raise NotReady("no key", name)
+        return SimulatedProvider(model)
+
+    ended, events = run_step(make, provider=["anthropic", "simulated"])
+
+    assert ended.outcome == "done"
+    [fallback] = [event for event in events if event.type == "provider.fallback"]
+    assert (fallback.get("from"), fallback.get("to")) == ("anthropic", "simulated")
