@@ -20,7 +20,8 @@ class Child:
         command: What to run.
         log: File that its output is appended to; None lets it use this process's.
         env: Its whole environment; None for this process's.
-        own_group: Keep the terminal's signals from it; else it stays in this process's group.
+        own_group: Give it a process group of its own: the terminal's signals do not reach it, and what it has
+            started ends with it. Else it stays in this process's group.
     """
 
     def __init__(
@@ -32,11 +33,12 @@ class Child:
         own_group: bool = True,
     ) -> None:
         self.log = log
+        group = "own" if own_group else "shared"
         ours, self._pipe = os.pipe()
         output = log.open("ab") if log else None
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
-                [sys.executable, "-I", "-S", lifeline.__file__, str(ours), *command],
+                [sys.executable, "-I", "-S", lifeline.__file__, str(ours), group, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import sys
 
-from orchestrator.errors import UsageError
+from orchestrator.errors import EnvironmentNotReady, UsageError
 
 USER = "orch"
 FLOWER_APP = "orchestrator.flower_app"
@@ -33,6 +34,17 @@ def checked(auth: str) -> str:
                 "Flower's basic authentication is USER:PASSWORD, in ASCII and without a comma in it"
             )
     return auth
+
+
+def require_free(port: int, address: str = LOOPBACK[0]) -> None:
+    """Raise EnvironmentNotReady when nothing can listen there."""
+    try:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        socket.create_server((address, port), family=family).close()
+    except OSError as error:
+        raise EnvironmentNotReady(
+            f"{address}:{port} is not to be had ({error.strerror}): give another --port"
+        ) from None
 
 
 def new_auth() -> str:

@@ -39,7 +39,6 @@ class Mirror:
         self._state = State(client)
         self._folder = folder
         self.progress = Progress(folder.job_id)
-        self._summed_up = False
         for path in (folder.outputs, folder.artifacts, folder.logs, folder.cache, folder.spec.parent):
             path.mkdir(parents=True, exist_ok=True)
         self._outputs = FileStore(folder.outputs)
@@ -61,20 +60,16 @@ class Mirror:
         self._open.close()
 
     def write(self, batch: list[Event]) -> list[Event]:
-        """Bring the folder up to these events and return those that were new to it.
-
-        The first call writes the manifest in any case: an earlier mirror may have been killed just before it.
-        """
+        """Bring the folder up to these events and return those that were new to it."""
         fresh = [event for event in batch if event.order > id_order(self.progress.last_id)]
         for event in fresh:
             self._effects(event)
             self._log(event)
             self._lines.write(event.to_line().encode())
             self.progress.apply(event)
-        if self.progress.about and (fresh or not self._summed_up):
+        if fresh:
             self._lines.flush()
             self._manifest()
-            self._summed_up = True
         return fresh
 
     def _catch_up(self) -> None:

@@ -96,7 +96,7 @@ class Mirroring:
         return sorted(self._put_off)
 
     def turn(self, wait_ms: int | None) -> bool:
-        """Look for jobs when it is time to, and write the events that are there, or come soon; whether there were any."""
+        """Look for jobs when it is time to, and write what is there or comes soon. True if there was anything."""
         now = time.monotonic()
         if now - self._looked >= LOOK_S:
             self._look(now)
@@ -186,7 +186,6 @@ def bring_up_to_date(client: redis.Redis, folder: RunFolder) -> None:
     while newest and (behind(folder, newest) or _unsummed(folder)):
         if not folder.path.exists() or not locked(folder.path):
             with Mirror(client, folder) as mirror:
-                mirror.write([])
                 while batch := read(client, folder.job_id, mirror.progress.last_id):
                     mirror.write(batch)
             return

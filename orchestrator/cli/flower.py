@@ -7,7 +7,7 @@ import os
 import click
 
 from orchestrator.cli.output import note
-from orchestrator.dashboard import LOOPBACK, checked, flower_command, flower_env, new_auth
+from orchestrator.dashboard import LOOPBACK, checked, flower_command, flower_env, new_auth, require_free
 from orchestrator.history import fleet, redis_url
 from orchestrator.settings import load_settings
 
@@ -45,5 +45,6 @@ def command(port: int, address: str, auth: str | None) -> None:
     )
     if address not in LOOPBACK:
         note("Flower speaks plain HTTP: whoever can listen on the way can read the password")
+    require_free(port, address)
     whole = flower_command(port, address)
     os.execve(whole[0], whole, flower_env(redis_url(settings) or "", credentials))  # noqa: S606 - a shell is not wanted
