@@ -1,6 +1,6 @@
 """Recovery: what every worker does beside running steps, so that no accepted job is lost or stuck.
 
-Each worker tells the fleet once a second that it lives. One of them leads, and has the script `recover.lua` look after
+Each worker tells the fleet twice a second that it lives. One of them leads, and has the script `recover.lua` look after
 every job that has not ended; what the script says is to be sent is sent. The same steps may be sent twice: a message
 with an old ticket is void.
 """
@@ -17,8 +17,8 @@ from orchestrator.state import Dispatch, State
 
 log = logging.getLogger(__name__)
 
-TICK_S = 1.0
-WORKER_TTL_S = 3.5
+TICK_S = 0.5
+WORKER_TTL_S = 2.5
 MESSAGE_GRACE_S = 2.0
 """How long a message may be out of the queue and not claimed."""
 
@@ -33,7 +33,7 @@ class Recovery:
         self._send = send
         self._worker = worker
         self._slots = slots
-        self._settling_s = lease_s / 3 + TICK_S
+        self._settling_s = lease_s / 3 + 2 * TICK_S
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
 
@@ -44,7 +44,7 @@ class Recovery:
     def leave(self) -> None:
         """Tell the fleet that this worker takes no more steps, and stop."""
         self._leaving.set()
-        self._thread.join(2 * TICK_S)
+        self._thread.join(4 * TICK_S)
 
     def tick(self) -> None:
         """Tell that we live and, if we lead, look after every job once."""

@@ -18,14 +18,16 @@ HEALTHY_S = 30.0
 
 
 def supervise(command: list[str]) -> int:
-    """Run a command until SIGTERM or SIGINT, which it is sent as SIGTERM; returns its last exit code.
+    """Run a command until SIGTERM or SIGINT, which it is sent as SIGTERM; returns 0, or 130 after SIGINT.
 
     It stays in this process's group and ends with this process, even when that is killed.
     """
-    told = threading.Event()
+    told, asked = threading.Event(), 0
     child = Child(command, own_group=False)
 
-    def end(*_: object) -> None:
+    def end(number: int, _frame: object) -> None:
+        nonlocal asked
+        asked = number
         told.set()
         child.ask()
 
@@ -36,14 +38,15 @@ def supervise(command: list[str]) -> int:
         started = time.monotonic()
         code = _until_ended(child.wait)
         if told.is_set():
-            return code
+            break
         pause_s = (
             FIRST_PAUSE_S if time.monotonic() - started > HEALTHY_S else min(pause_s * 2, LONGEST_PAUSE_S)
         )
         click.echo(f"orch: the worker ended by itself (exit code {code}); again in {pause_s:g} s", err=True)
         if told.wait(pause_s):
-            return code
+            break
         child = Child(command, own_group=False)
+    return 130 if asked == signal.SIGINT else 0
 
 
 def _until_ended(wait: Callable[[float], int | None]) -> int:

@@ -1,4 +1,4 @@
--- Make good what died with a worker or got lost on its way, for one job; the leader calls it about once a second.
+-- Make good what died with a worker or got lost on its way, for one job; the leader calls it about twice a second.
 -- Other messages and running steps of the job are left alone.
 --   a lease that ran out    the step is lost and dispatched again; it fails if it was all that its worker ran, and
 --                           was run so because two workers had died with it before
