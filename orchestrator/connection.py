@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
@@ -17,16 +19,28 @@ _BRIEF = Retry(_BACKOFF, retries=3)
 _PATIENT = Retry(_BACKOFF, retries=-1, supported_errors=_OUTAGES)
 
 
-def connect(url: str, *, patient: bool = False) -> redis.Redis:
+class _Client(redis.Redis):
+    """Knows a lack of memory also from Redis 6, where a script reports it within an error of its own."""
+
+    def parse_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().parse_response(*args, **options)
+        except redis.ResponseError as error:
+            if " -OOM " in str(error):
+                raise redis.exceptions.OutOfMemoryError(str(error)) from error
+            raise
+
+
+def connect(url: str, *, patient: bool = False, timeout_s: float = 10) -> redis.Redis:
     """Return a thread-safe client that hands out bytes, notices dead peers and rides out short outages.
 
     A patient one waits for Redis as long as it takes: work that was paid for is not thrown away.
     """
     try:
-        return redis.Redis.from_url(
+        return _Client.from_url(
             url,
-            socket_timeout=10,
-            socket_connect_timeout=5,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=min(timeout_s, 5),
             health_check_interval=10,
             max_connections=200,
             retry=_PATIENT if patient else _BRIEF,

@@ -33,6 +33,7 @@ class Hold:
     reason: Reason | None = None
     limit_s: float | None = None
     deadline: float = float("inf")  # by time.monotonic()
+    renewed: bool = False
 
     def stop(self, reason: Reason) -> None:
         """Ask the step to end; the first reason counts."""
@@ -83,15 +84,21 @@ class Heartbeat:
                 if now > hold.deadline:
                     hold.stop("timeout")
             try:
-                before, stops = stops, self._state.stops() if held else stops
-                if held and (stops != before or now - renewed >= self._lease_s / 3):
+                latest = self._state.stops() if held else stops
+                if held and (latest != stops or now - renewed >= self._lease_s / 3):
                     self._renew(held)
-                    renewed = now
-            except redis.RedisError as error:
-                log.warning("no heartbeat: %s", error)
+                    renewed, stops = now, latest
+                elif new := [hold for hold in held if not hold.renewed]:
+                    self._renew(new)  # its job may have ended before we knew of it
+            except Exception as error:
+                known = isinstance(error, redis.RedisError | OSError)
+                log.log(
+                    logging.WARNING if known else logging.ERROR, "no heartbeat: %s", error, exc_info=not known
+                )
 
     def _renew(self, held: list[Hold]) -> None:
         renewed = self._state.renew(((one.job_id, one.step, one.token) for one in held), self._lease_s)
         for hold, ours in zip(held, renewed, strict=True):
+            hold.renewed = True
             if not ours:
                 hold.stop("lost")

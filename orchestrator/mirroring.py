@@ -12,8 +12,8 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,9 @@ class Mirroring:
         after: Any = {JobKeys(job_id).events: last for job_id, last in self._watched.items()}
         replies: Any = self._client.xread(after, count=1000, block=wait_ms)
         for name, entries in replies or ():
-            self._write(_job_of(name), entries)
+            job_id = _job_of(name)
+            with self._by_itself(job_id):
+                self._write(job_id, entries)
         return bool(replies)
 
     def close(self) -> None:
@@ -129,27 +131,18 @@ class Mirroring:
         )
         newest = newest_ids(self._client, asked - self._watched.keys() - self._put_off.keys())
         for job_id, last in newest.items():
-            folder = RunFolder(self._runs_dir / job_id)
-            if job_id.encode() in alive or behind(folder, last):
-                self._watched[job_id] = last_id(folder)
-            if _unsummed(folder):
-                self._write(job_id, [])
+            with self._by_itself(job_id):
+                folder = RunFolder(self._runs_dir / job_id)
+                if job_id.encode() in alive or behind(folder, last):
+                    self._watched[job_id] = last_id(folder)
+                if _unsummed(folder):
+                    self._mirror(job_id)
         self._swept = now if asked is known else self._swept
         self._seen, self._looked = known - self._put_off.keys(), now
 
     def _write(self, job_id: str, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
-        """Write events to their folder. What stands in the way of one job does not stop the others."""
-        try:
-            mirror = self._mirror(job_id)
-            fresh = mirror.write([from_stream(job_id, id_.decode(), fields) for id_, fields in entries])
-        except _OUTAGES:
-            self._close(job_id)
-            raise
-        except Exception as error:  # noqa: BLE001 - a full disk, a refused path, an event of a later version
-            log.error("%s is not mirrored: %s: %s", job_id, type(error).__name__, error)  # noqa: TRY400
-            self._forget({job_id})
-            self._put_off[job_id] = time.monotonic() + AGAIN_S
-            return
+        mirror = self._mirror(job_id)
+        fresh = mirror.write([from_stream(job_id, id_.decode(), fields) for id_, fields in entries])
         self._watched[job_id] = mirror.progress.last_id
         if not mirror.progress.over:
             self._over.pop(job_id, None)
@@ -158,6 +151,19 @@ class Mirroring:
         self._close(job_id)
         if fresh:
             self._told(RunFolder(self._runs_dir / job_id), mirror.progress)
+
+    @contextmanager
+    def _by_itself(self, job_id: str) -> Iterator[None]:
+        """What stands in the way of this job does not stop the others; it is tried again later."""
+        try:
+            yield
+        except _OUTAGES:
+            self._close(job_id)
+            raise
+        except Exception as error:  # noqa: BLE001 - a full disk, a refused path, an event of a later version
+            log.error("%s is not mirrored: %s: %s", job_id, type(error).__name__, error)  # noqa: TRY400
+            self._forget({job_id})
+            self._put_off[job_id] = time.monotonic() + AGAIN_S
 
     def _mirror(self, job_id: str) -> Mirror:
         if job_id not in self._open:

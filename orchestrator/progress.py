@@ -219,8 +219,8 @@ class Progress:
         self.status = event.type.removeprefix("job.")  # type: ignore[assignment]
         cut_short: StepStatus = "cancelled" if self.status == "cancelled" else "pending"
         for step in self.steps.values():
-            if step.status in ("queued", "running"):
-                step.status = cut_short
+            if step.status in ("queued", "running") or step.parked:
+                step.status, step.parked = cut_short, None
         for failure in event.get("failures", []):
             self.failures.append(Failure.model_validate(failure))
 
@@ -230,10 +230,10 @@ class Progress:
         step.status, step.parked = "queued", None
 
     def _step_lost(self, _: Event, step: StepProgress) -> None:
-        step.status = "pending"
+        step.status, step.started_ms, step.finished_ms = "pending", None, None
 
     def _step_retrying(self, event: Event, step: StepProgress) -> None:
-        step.status = "pending"
+        step.status, step.started_ms, step.finished_ms = "pending", None, None
         if wait_ms := event.get("wait_ms"):
             step.parked = {"reason": event.get("reason"), "until": iso(event.at_ms + wait_ms)}
 

@@ -17,7 +17,7 @@ from redis.commands.core import Script
 from orchestrator.events import Act, Event, to_fields
 from orchestrator.models import JobSpec
 from orchestrator.names import FLEET, JobKeys
-from orchestrator.records import Failure, StepResult
+from orchestrator.records import Failure, StepResult, whole_text
 
 LOSSES_UNTIL_ALONE = 2
 """A step with which workers died that often runs in a process of its own."""
@@ -93,7 +93,7 @@ class State:
 
         Args:
             job_id: A new id.
-            fields: The job's hash: `spec`, `source`, `plan`, `driver`, `concurrency`, `ttl_s`.
+            fields: The job's hash: `spec`, `source`, `plan`, `driver`, `concurrency`, `timeout_ms`, `ttl_s`.
             dependents: For each step those that need it.
             about: The data of the job.submitted event.
         """
@@ -120,7 +120,7 @@ class State:
         """
         reasons = json.dumps(lost or {})
         verdict, sent = self._call(
-            "resume", job_id, driver, json.dumps(fields), "force" if force else "", reasons
+            "resume", job_id, driver, json.dumps(fields), "force" if force else "", reasons, _call_id()
         )
         return (
             [Dispatch(*one) for one in sent] if verdict == "ok" else Stale(str(sent[0]) if sent else verdict)
@@ -189,7 +189,8 @@ class State:
         self, job_id: str, step: str, token: str, reason: str, wait_s: float = 0
     ) -> list[Dispatch] | Stale:
         """Give a running step back, for another worker now, or parked for some seconds."""
-        verdict, sent = self._call("release", job_id, step, token, reason, int(wait_s * 1000))
+        wait_ms = int(wait_s * 1000)
+        verdict, sent = self._call("release", job_id, step, token, whole_text(reason), wait_ms)
         return _sent(verdict, sent)
 
     def succeed(

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -43,6 +44,8 @@ ALONE_CODES: dict[int, Literal["done", "failed", "back", "void"]] = {
     12: "void",
 }
 """Exit codes of `tasks.alone`; any other means that the process died."""
+ASKED_CODES = frozenset({130, 143, -signal.SIGINT, -signal.SIGTERM})
+"""Or that a signal to the whole group (Ctrl-C, systemd) ended it, or its lifeline: the step is not to blame."""
 MOST_WAIT_S = 60.0
 MOST_SPECS = 100
 MAX_FILE_BYTES = 4 << 20
@@ -96,7 +99,7 @@ class Runner:
             return Ended("done" if claim.verdict == "done" else "void", claim.reason)
         with self.heartbeat.holding(job_id, step_id, token) as hold:
             if claim.verdict == "alone":
-                return self._alone(hold)
+                return self._alone(hold, claim.tries)
             return self.execute(kind, hold, claim.tries)
 
     def execute(self, kind: StepKind, hold: Hold, tries: int) -> Ended:
@@ -140,9 +143,11 @@ class Runner:
             log.exception("step %s/%s", hold.job_id, hold.step)
             return Failure(step=hold.step, kind="internal", message=f"{type(error).__name__}: {error}"[:500])
 
-    def _alone(self, hold: Hold) -> Ended:
+    def _alone(self, hold: Hold, tries: int) -> Ended:
         """Run a step that workers died with in a process of its own, which claims nothing and commits itself."""
-        child = Child([sys.executable, "-m", ALONE, hold.job_id, hold.step, hold.token], own_group=False)
+        hold.limit(self._spec(hold).step(hold.step).timeout_s)
+        command = [sys.executable, "-m", ALONE, hold.job_id, hold.step, hold.token, str(tries)]
+        child = Child(command, own_group=False)
         while (code := child.wait(0.1)) is None:
             if hold.stopped.is_set():
                 child.end()
@@ -150,6 +155,8 @@ class Runner:
                 return self.give_up(hold, failure, {})
         if code in ALONE_CODES:
             return Ended(ALONE_CODES[code])
+        if code in ASKED_CODES:
+            return self.give_up(hold, Wait("its process was asked to end", 0), {})
         message = (
             f"the process that ran nothing but this step died (exit code {code}), as two workers did before"
         )
@@ -185,11 +192,11 @@ class Runner:
 
 def make_runner(settings: Settings, redis_url: str) -> Runner:
     """The runner of a worker process on that Redis."""
-    client = connect(redis_url, patient=True)
+    client, lease_s = connect(redis_url, patient=True), settings.orch_lease_s
     return Runner(
         state=State(client),
         cache=Cache(client, settings.orch_runs_dir, settings.orch_cache_ttl_s),
-        heartbeat=Heartbeat(State(connect(redis_url)), settings.orch_lease_s),
+        heartbeat=Heartbeat(State(connect(redis_url, timeout_s=max(1, lease_s / 3))), lease_s),
         create_provider=shared,
         settings=settings,
     )

@@ -15,7 +15,7 @@ from orchestrator.celery_app import make_app
 from orchestrator.connection import HOW_TO_POINT, connect
 from orchestrator.errors import EnvironmentNotReady
 from orchestrator.names import task_name
-from orchestrator.recovery import Recovery
+from orchestrator.recovery import WORKER_TTL_S, Recovery
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state import State
 from tasks.kinds import KINDS
@@ -71,7 +71,7 @@ def _look_after_the_fleet(app: Celery, runner: Runner, redis_url: str) -> None:
     @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
     def start(sender: Any, **_: object) -> None:
         recovery = Recovery(
-            State(connect(redis_url)),
+            State(connect(redis_url, timeout_s=WORKER_TTL_S)),
             lambda job_id, sent: send_each(app, job_id, sent),
             worker=WORKER,
             slots=sender.controller.concurrency,

@@ -17,6 +17,9 @@ local SUFFIXES = {
   'steps', 'next', 'results', 'files', 'blobs', 'leases', 'queued', 'parked', 'ready', 'active', 'open', 'events',
 }
 
+local SLOTS_OF_A_FLEET_UNSEEN = 32 -- what is taken for granted while no worker has said that it lives
+local OVERTAKEN = 20
+
 local function key(suffix) return JOB .. ':' .. suffix end
 local function known() return redis.call('EXISTS', JOB) == 1 end
 local function job(field) return redis.call('HGET', JOB, field) end
@@ -121,12 +124,20 @@ local function make_ready(step, record)
   if job('driver') == 'canvas' then enqueue(step, record) else redis.call('RPUSH', key('ready'), step) end
 end
 
--- How many more steps of the job may be active: its own concurrency, and its share of the fleet while others wait.
+-- How many more steps of the job may be active: its own concurrency, and its share of the fleet while others wait. A job
+-- that is alone gets what keeps the fleet busy, and no more: who comes later stands behind all of it in the queue.
 local function places()
-  local most = tonumber(job('concurrency'))
-  local slots, jobs = tonumber(redis.call('GET', SLOTS)), redis.call('SCARD', ALIVE)
-  if slots and jobs > 1 then most = math.min(most, math.max(1, math.ceil(slots / jobs))) end
-  return most - redis.call('SCARD', key('active'))
+  local slots, jobs = tonumber(redis.call('GET', SLOTS)) or SLOTS_OF_A_FLEET_UNSEEN, redis.call('SCARD', ALIVE)
+  local share = jobs > 1 and math.max(1, math.ceil(slots / jobs)) or 2 * slots
+  return math.min(tonumber(job('concurrency')), share) - redis.call('SCARD', key('active'))
+end
+
+-- Whether a queued step's message has left the queue: the queue is empty, or those far behind it were taken. A step gets
+-- its order before its message is sent, so messages overtake each other, by about as many as there are senders.
+local function gone(record)
+  if redis.call('LLEN', QUEUE_LIST) == 0 then return true end
+  local slots = tonumber(redis.call('GET', SLOTS)) or SLOTS_OF_A_FLEET_UNSEEN
+  return tonumber(redis.call('HGET', TICKETS, 'seen') or '0') > record.order + OVERTAKEN + 2 * slots
 end
 
 -- Driver "ready": give free places to waiting steps. Returns what the caller must send: {{step, kind, ticket}, …}.

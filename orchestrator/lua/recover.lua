@@ -21,18 +21,21 @@ if NOW > tonumber(job('deadline_ms')) then
   return reply('over')
 end
 
+local function worker_of(entry) return string.match(entry, '^%S*') end
+
 if calm then
-  local runs, company = redis.call('HGETALL', HELD), {}
+  local runs, company, silent = redis.call('HGETALL', HELD), {}, {}
   for i = 2, #runs, 2 do
-    local worker = string.gsub(runs[i], ' alone$', '')
+    local worker = worker_of(runs[i])
     company[worker] = (company[worker] or 0) + 1
   end
   for _, step in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', NOW)) do
-    local record = load(step)
-    local worker = string.gsub(redis.call('HGET', HELD, held(step)) or '', ' alone$', '')
+    local record, entry = load(step), redis.call('HGET', HELD, held(step)) or ''
+    local worker = worker_of(entry)
+    silent[worker] = true
     record.losses = record.losses + 1
     emit('step.lost', step, { reason = 'its worker fell silent', losses = record.losses, worker = worker }, 'WARN')
-    if record.alone and (company[worker] or 1) == 1 then
+    if record.alone and (company[worker] or 1) == 1 and not string.find(entry, ' beside ', 1, true) then
       local message = 'its worker died ' .. record.losses .. ' times with it, the last time with nothing else in it'
       local failure = cjson.encode({ step = step, kind = 'poison', message = message })
       fail(step, record, failure, cjson.encode({ kind = 'poison', message = message }))
@@ -40,22 +43,30 @@ if calm then
       again(step, record)
     end
   end
+  -- What a silent worker still holds, of this job or another, did not run by itself, though it may be lost later.
+  for i = 1, #runs, 2 do
+    local worker = worker_of(runs[i + 1])
+    if silent[worker] and runs[i + 1] == worker .. ' alone' and redis.call('HEXISTS', HELD, runs[i]) == 1 then
+      redis.call('HSET', HELD, runs[i], worker .. ' beside alone')
+    end
+  end
 end
 
-local seen, waiting = tonumber(redis.call('HGET', TICKETS, 'seen') or '0'), redis.call('LLEN', QUEUE_LIST)
 for _, step in ipairs(redis.call('SMEMBERS', key('queued'))) do
   local record = load(step)
-  local gone = waiting == 0 or seen > record.order
-  if gone and record.passed and NOW - record.passed > grace then
+  local missing = gone(record)
+  if missing and record.passed and NOW - record.passed > grace then
     emit('step.lost', step, { reason = 'its message is gone' }, 'WARN')
     again(step, record)
-  elseif gone ~= (record.passed ~= nil) then
-    record.passed = gone and NOW or nil
+  elseif missing ~= (record.passed ~= nil) then
+    record.passed = missing and NOW or nil
     save(step, record)
   end
 end
 
-for _, step in ipairs(redis.call('ZRANGEBYSCORE', key('parked'), '-inf', NOW)) do again(step, load(step)) end
+if alive() then
+  for _, step in ipairs(redis.call('ZRANGEBYSCORE', key('parked'), '-inf', NOW)) do again(step, load(step)) end
+end
 
 local sent = dispatch()
 settle()

@@ -6,7 +6,8 @@ local step, token, reason, wait = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if not known() then return reply('stale') end
 local record = load(step)
 if not record or record.status ~= 'running' or record.token ~= token then return reply('stale') end
-if wait > 0 and alive() then
+if not alive() then wait = 0 end
+if wait > 0 then
   record.tries = record.tries + 1
   park(step, record, wait)
 else

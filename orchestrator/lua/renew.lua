@@ -4,5 +4,6 @@
 if not known() then return reply('stale') end
 local record = load(ARGV[1])
 if not record or record.status ~= 'running' or record.token ~= ARGV[2] then return reply('stale') end
+redis.call('ZREM', key('leases'), ARGV[1]) -- which needs no memory: a script that has begun may go on where there is none
 redis.call('ZADD', key('leases'), NOW + tonumber(ARGV[3]), ARGV[1])
 return reply('ok')

@@ -11,10 +11,8 @@ local status = job('status')
 local function under_way()
   if redis.call('ZCOUNT', key('leases'), NOW, '+inf') > 0 then return true end
   if redis.call('ZCARD', key('parked')) > 0 then return true end
-  if redis.call('LLEN', QUEUE_LIST) == 0 then return false end
-  local seen = tonumber(redis.call('HGET', TICKETS, 'seen') or '0')
   for _, step in ipairs(redis.call('SMEMBERS', key('queued'))) do
-    if load(step).order > seen then return true end
+    if not gone(load(step)) then return true end
   end
   return false
 end

@@ -284,7 +284,7 @@ def ending(reason: FinishReason) -> Completion:
 def gateway(cache: Cache, provider: Provider, *, kind: str = "prompt") -> Gateway:
     return Gateway(
         cache,
-        Asker(kind, "v1", [provider], {}, lambda kind, data=None, level="INFO": None, threading.Event()),
+        Asker(kind, "v1", [provider], {}, lambda *acts: None, threading.Event()),
     )
 
 

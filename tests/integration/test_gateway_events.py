@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,10 +12,11 @@ import pytest
 import redis
 
 from orchestrator.cache import Cache
-from orchestrator.events import Event
+from orchestrator.events import Act, Event
 from orchestrator.gateway import Asker, Gateway, ready_providers
 from orchestrator.lease import Heartbeat
 from orchestrator.models import JobSpec
+from orchestrator.settings import Settings
 from orchestrator.state import State
 from orchestrator.stream import read_all
 from providers import Completion, Message, Provider, ProviderError, Request, Tool, Usage
@@ -70,8 +71,8 @@ class Told:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any], str]] = []
 
-    def __call__(self, kind: str, data: Mapping[str, Any] | None = None, level: str = "INFO") -> None:
-        self.events.append((kind, dict(data or {}), level))
+    def __call__(self, *acts: Act) -> None:
+        self.events += [(act.type, dict(act.data or {}), act.level) for act in acts]
 
     @property
     def types(self) -> list[str]:
@@ -299,11 +300,13 @@ def run_step(client: redis.Redis, state: State, tmp_path: Path) -> Callable[...,
             "plan": '[["only","prompt",[]]]',
             "driver": "ready",
             "concurrency": 1,
+            "timeout_ms": 900_000,
             "ttl_s": 100,
         }
         about = {"steps": [{"id": "only", "kind": "prompt", "needs": []}]}
         [sent] = state.submit(JOB, fields, {}, about)
-        runner = Runner(state, Cache(client, tmp_path, 100), Heartbeat(state, 30), make, 30)
+        settings = Settings(_env_file=None, orch_lease_s=30, provider_max_retries=3)
+        runner = Runner(state, Cache(client, tmp_path, 100), Heartbeat(state, 30), make, settings)
         ended = runner.run(kind, JOB, sent.step, sent.ticket)
         return ended, list(read_all(client, JOB))
 
@@ -362,10 +365,22 @@ def test_half_a_surrogate_pair_in_a_steps_data_ends_the_step(
 def test_half_a_surrogate_pair_in_an_error_ends_the_step(
     run_step: Callable[..., tuple[Ended, list[Event]]],
 ) -> None:
-    ended, events = run_step(lambda *_: Scripted(RateLimited("come back \ud83d", "scripted")))
+    ended, events = run_step(lambda *_: Scripted(RateLimited("come back \ud83d", "scripted")), retries=0)
 
     assert ended.outcome == "failed"
     assert events[-1].type == "job.failed"
+
+
+def test_half_a_surrogate_pair_in_an_error_that_may_be_retried_parks_the_step(
+    run_step: Callable[..., tuple[Ended, list[Event]]],
+) -> None:
+    # a rate limit fails a step only when its retries are used up: until then it is parked
+    ended, events = run_step(lambda *_: Scripted(RateLimited("come back \ud83d", "scripted", 429, 60.0)))
+
+    assert ended.outcome == "back"
+    assert (events[-1].type, events[-1].step) == ("step.retrying", "only")
+    assert events[-1].get("wait_ms") == 60_000
+    assert events[-1].get("tries") == 1
 
 
 def test_a_step_with_a_provider_of_its_own_does_not_get_the_jobs_model(

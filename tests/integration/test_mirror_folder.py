@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from orchestrator.cache import Cache, Entry
 from orchestrator.celery_app import make_app
 from orchestrator.errors import OrchError
-from orchestrator.events import Event
+from orchestrator.events import Act, Event
 from orchestrator.jobs import Jobs, about
 from orchestrator.manifest import Manifest
 from orchestrator.mirror import Mirror
 from orchestrator.models import JobSpec
 from orchestrator.names import JobKeys
 from orchestrator.records import Artifact, OutputFile, StepResult
-from orchestrator.runfolder import RunFolder
+from orchestrator.runfolder import ContentChanged, RunFolder
 from orchestrator.spec import LoadedSpec
 from orchestrator.state import Dispatch, Stale, State
 from orchestrator.stream import read_all
@@ -91,6 +91,7 @@ def submit(state: State, spec: JobSpec) -> list[Dispatch]:
         "plan": json.dumps([[step.id, step.kind, step.needs] for step in plan.steps]),
         "driver": "ready",
         "concurrency": 4,
+        "timeout_ms": 900_000,
         "ttl_s": 1000,
     }
     return state.submit(JOB, fields, plan.dependents, about(LoadedSpec(spec, SOURCE), spec))
@@ -117,9 +118,8 @@ def whole_job(client: redis.Redis) -> list[Event]:
     [first] = submit(state, spec_of("outline", "draft"))
     claim(state, first)
     asked = {"key": KEY, "provider": "simulated", "model": "m"}
-    state.emit(JOB, "cache.miss", "outline", asked)
     figures = {"success": True, "tokens_in": 3, "tokens_out": 4, "cost_usd": 0.0}
-    state.emit(JOB, "llm.response", "outline", {**asked, **figures})
+    state.emit(JOB, "outline", Act("cache.miss", asked), Act("llm.response", {**asked, **figures}))
     completion = Completion("an answer", Usage(3, 4), "stop", "m")
     Cache(client, Path("/nonexistent/orch"), 1000).put(Entry.of(KEY, "simulated", completion))
     [second] = run(state, first, OUTLINE)
@@ -345,7 +345,9 @@ def test_a_content_that_redis_has_lost_costs_that_file_alone(
     assert (folder.outputs / "p/c.txt").read_text() == "same\n"
     progress = folder.progress()
     assert progress.status == "succeeded"
-    assert folder.contents(progress.steps["draft"].result) is None  # type: ignore[arg-type]
+    assert progress.steps["draft"].result
+    with pytest.raises(ContentChanged, match="outputs/p/a"):
+        folder.contents(progress.steps["draft"].result)
 
 
 def test_a_content_that_was_damaged_in_redis_does_not_reach_the_disk(
@@ -436,7 +438,7 @@ def test_half_a_surrogate_pair_in_an_event_does_not_stop_the_mirror(
     state = State(client)
     [first] = submit(state, spec_of("outline"))
     claim(state, first)
-    state.emit(JOB, "qa.check", "outline", {"evidence": json.loads('"half of \\ud83d"')})
+    state.emit(JOB, "outline", Act("qa.check", {"evidence": json.loads('"half of \\ud83d"')}))
     state.succeed(JOB, first.step, first.step, StepResult(), {}, {})
     events = list(read_all(client, JOB))
 
@@ -539,9 +541,33 @@ def test_a_step_counts_as_done_only_while_its_contents_are_unchanged(
     half_done(client, folder)
     damage(folder)
 
-    jobs.restore(folder)
+    lost = jobs.restore(folder)
 
     assert State(client).succeeded(JOB) == done
+    assert set(lost) == {"outline"} - done
+
+
+def test_why_a_step_that_was_done_runs_again_is_told(
+    client: redis.Redis, folder: RunFolder, jobs: Jobs
+) -> None:
+    # given a job that comes back from a folder in which a file was changed
+    half_done(client, folder)
+    damage_output(folder)
+    lost = jobs.restore(folder)
+
+    # when it is resumed
+    jobs.resume(JOB, lost=lost)
+
+    # then its events name the file, and the step is on its way again
+    [told] = [event for event in read_all(client, JOB) if event.type == "step.lost"]
+    assert (told.step, told.level) == ("outline", "WARN")
+    assert "outputs/p/a.txt" in told.get("reason")
+    progress = jobs.progress(JOB)
+    assert {step.id: step.status for step in progress.steps.values()} == {
+        "outline": "queued",
+        "draft": "pending",
+    }
+    assert progress.steps["outline"].started_ms is None
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

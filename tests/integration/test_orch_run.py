@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import jsonschema
@@ -207,21 +208,59 @@ def test_nothing_is_left_running_after_success_or_failure(orch):
     assert not [one for one in left if "orch-" in " ".join(one.info["cmdline"] or ())]
 
 
-def test_a_worker_that_dies_ends_the_run_with_its_log(orch):
-    running = orch.start("run", orch.spec(ENDLESS))
-    _wait_for_event(orch, "step.started", running)
-    (worker,) = [
-        one
-        for one in psutil.Process(running.pid).children(recursive=True)
-        if one.cmdline()[1:3] == ["-m", "celery"]
-    ]
+def test_a_worker_that_dies_is_started_again_and_the_job_ends_well(orch):
+    # given a run whose worker is killed in the midst of a step; before there was recovery, that ended the run
+    running = orch.start("run", orch.spec(SLOW), ORCH_LEASE_S="2")
+    _wait_for_event(orch, "step.succeeded", running)
+    (worker,) = _workers(running)
 
     worker.kill()
+    _, err = running.communicate(timeout=60)
+
+    # then the job ends as if it had not been, without a step that is done being done again
+    assert running.returncode == 0, err
+    assert "Traceback" not in err
+    steps = [(event["type"], event.get("step")) for event in orch.events()]
+    assert [step for kind, step in steps if kind == "step.succeeded" and step == "architect"] == ["architect"]
+    assert {step for kind, step in steps if kind == "step.lost"} <= {"builder", "docs"}
+    assert sorted(step for kind, step in steps if kind == "step.succeeded") == [
+        "architect",
+        "builder",
+        "docs",
+        "qa",
+    ]
+    assert steps[-1] == ("job.succeeded", None)
+
+
+def test_a_worker_that_dies_again_and_again_ends_the_run_with_its_log(orch):
+    running = orch.start("run", orch.spec(ENDLESS))
+    _wait_for_event(orch, "step.started", running)
+
+    family = []
+    deadline = time.monotonic() + 60
+    while running.poll() is None:
+        assert time.monotonic() < deadline
+        for worker in _workers(running):
+            family.append(worker)
+            worker.kill()
+        time.sleep(0.05)
     _, err = running.communicate(timeout=30)
 
     assert running.returncode == 1
-    assert "the worker ended by itself" in err
+    assert "the worker died" in err
+    assert "Its log:" in err
     assert "Traceback" not in err
+    assert not psutil.wait_procs(family, timeout=10)[1]
+
+
+def _workers(running) -> list[psutil.Process]:
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for one in psutil.Process(running.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if one.cmdline()[1:3] == ["-m", "celery"]:
+                    found.append(one)
+    return found
 
 
 def test_two_runs_at_once_do_not_meet(orch):

@@ -190,6 +190,77 @@ def test_a_second_run_of_a_step_replaces_what_the_first_left() -> None:
     assert [file.path for file in step.result.files] == ["p/new.txt"]
 
 
+# --- steps that go back -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("step.lost", {"reason": "its worker fell silent", "losses": 1, "worker": "w"}),
+        ("step.retrying", {"reason": "its worker was shut down", "wait_ms": 0, "tries": 0}),
+        ("step.retrying", {"reason": "rate limited", "wait_ms": 60_000, "tries": 1}),
+    ],
+    ids=["lost", "given back", "parked"],
+)
+def test_a_step_that_was_lost_or_given_back_waits_again_and_shows_no_times(
+    kind: str, data: dict[str, Any]
+) -> None:
+    history = History().start("a").add(kind, "a", **data)
+    shown = history.progress().to_json()["steps"]["a"]
+    assert (shown["status"], shown["started_at"], shown["duration_s"]) == ("pending", None, None)
+
+    history.start("a", runs=2)
+    assert history.statuses()["a"] == "running"
+    assert history.progress().steps["a"].runs == 2
+
+
+def test_a_parked_step_says_what_it_waits_for_and_until_when() -> None:
+    history = History().start("a").add("step.retrying", "a", reason="rate limited", wait_ms=60_000, tries=1)
+
+    def waiting() -> Any:
+        return history.progress().to_json()["steps"]["a"]["waiting"]
+
+    assert waiting() == {"reason": "rate limited", "until": iso(history.events[-1].at_ms + 60_000)}
+    history.add("step.queued", "a")
+    assert waiting() == {"reason": "a free worker", "until": None}
+    history.start("a", runs=2)
+    assert waiting() is None
+
+
+def test_a_step_waits_for_its_needs_or_for_a_place_or_for_nothing_any_more() -> None:
+    def waiting(history: History, step: str) -> Any:
+        return history.progress().to_json()["steps"][step]["waiting"]
+
+    history = History().start("a")
+    assert waiting(history, "b") == {"reason": "steps: a", "until": None}
+    history.succeed("a")
+    assert waiting(history, "b")["reason"].startswith("a place")
+    history.start("b").add("step.failed", "b", kind="qa", message="no")
+    assert waiting(history, "c")["reason"].startswith("nothing: another step failed")
+    history.add("job.failed", None, failures=[])
+    assert waiting(history, "c") is None
+
+
+@pytest.mark.parametrize(("end", "status"), [("job.cancelled", "cancelled"), ("job.failed", "pending")])
+def test_a_parked_step_of_a_job_that_ends_waits_for_nothing(end: str, status: str) -> None:
+    history = History().start("a").add("step.retrying", "a", reason="rate limited", wait_ms=60_000, tries=1)
+
+    shown = history.add(end, None, failures=[]).progress().to_json()["steps"]["a"]
+
+    assert (shown["status"], shown["waiting"]) == (status, None)
+
+
+def test_a_job_that_ran_out_of_time_says_so_without_naming_a_step() -> None:
+    history = History().start("a")
+
+    progress = history.add(
+        "job.failed", None, failures=[{"step": None, "kind": "timeout", "message": "too long"}]
+    ).progress()
+
+    assert progress.failures == [Failure(step=None, kind="timeout", message="too long")]
+    assert history.statuses()["a"] == "pending"
+
+
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
