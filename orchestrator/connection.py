@@ -24,7 +24,7 @@ class _Client(redis.Redis):
 
     def parse_response(self, *args: Any, **options: Any) -> Any:
         try:
-            return super().parse_response(*args, **options)
+            return super().parse_response(*args, **options)  # type: ignore[no-untyped-call]
         except redis.ResponseError as error:
             if " -OOM " in str(error):
                 raise redis.exceptions.OutOfMemoryError(str(error)) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -277,15 +277,23 @@ class State:
         ids: Any = self._client.zrevrange(FLEET["JOBS"], 0, -1)
         return [one.decode() for one in ids]
 
+    def results(self, job_id: str, steps: Sequence[str]) -> list[StepResult | None]:
+        """Committed results, None where there is none."""
+        raws: Any = self._client.hmget(JobKeys(job_id).results, list(steps)) if steps else []
+        return [StepResult.model_validate_json(raw) if raw else None for raw in raws]
+
     def result(self, job_id: str, step: str) -> StepResult | None:
         """A step's committed result, None when there is none."""
-        raw: Any = self._client.hget(JobKeys(job_id).results, step)
-        return StepResult.model_validate_json(raw) if raw else None
+        return self.results(job_id, [step])[0]
+
+    def blobs(self, job_id: str, sha256s: Sequence[str]) -> list[bytes | None]:
+        """Contents of the job by their hashes, None where Redis no longer has one."""
+        raws: Any = self._client.hmget(JobKeys(job_id).blobs, list(sha256s)) if sha256s else []
+        return [zlib.decompress(raw) if raw else None for raw in raws]
 
     def blob(self, job_id: str, sha256: str) -> bytes | None:
         """A content of the job by its hash, None when Redis no longer has it."""
-        raw: Any = self._client.hget(JobKeys(job_id).blobs, sha256)
-        return zlib.decompress(raw) if raw else None
+        return self.blobs(job_id, [sha256])[0]
 
 
 def _sent(verdict: str, sent: list[Any]) -> list[Dispatch] | Stale:

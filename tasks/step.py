@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -72,31 +72,37 @@ class Step:
 
     def result(self, step_id: str) -> StepResult:
         """What an earlier step committed."""
-        if step_id not in self._results:
-            result = self.state.result(self.job_id, step_id)
-            if result is None:
-                raise StepError("missing_result", f"the result of step {step_id} is not there")
-            self._results[step_id] = result
-        return self._results[step_id]
+        return self.results([step_id])[0]
 
-    def content(self, sha256: str) -> str:
-        """A committed content as text."""
-        blob = self.state.blob(self.job_id, sha256)
-        if blob is None:
-            raise StepError("missing_result", f"content {sha256[:12]} of an earlier step is not there")
-        return blob.decode()
+    def results(self, step_ids: Sequence[str]) -> list[StepResult]:
+        """What earlier steps committed, fetched at once."""
+        if missing := [one for one in step_ids if one not in self._results]:
+            for step_id, result in zip(missing, self.state.results(self.job_id, missing), strict=True):
+                if result is None:
+                    raise StepError("missing_result", f"the result of step {step_id} is not there")
+                self._results[step_id] = result
+        return [self._results[one] for one in step_ids]
+
+    def contents(self, sha256s: Iterable[str]) -> dict[str, str]:
+        """Committed contents as text, by their sha256, fetched at once."""
+        wanted = list(dict.fromkeys(sha256s))
+        found = dict(zip(wanted, self.state.blobs(self.job_id, wanted), strict=True))
+        if lost := [sha256[:12] for sha256, blob in found.items() if blob is None]:
+            raise StepError("missing_result", f"contents of earlier steps are not there: {', '.join(lost)}")
+        return {sha256: blob.decode() for sha256, blob in found.items() if blob is not None}
 
     def artifact(self, step_id: str, name: str) -> str:
         """A named content of an earlier step."""
         for artifact in self.result(step_id).artifacts:
             if artifact.name == name:
-                return self.content(artifact.sha256)
+                return self.contents([artifact.sha256])[artifact.sha256]
         raise StepError("missing_result", f"step {step_id} left no artifact {name}")
 
     def project_files(self, step_id: str) -> dict[str, str]:
         """The project's files that an earlier step wrote, by their path below the project's folder."""
         files = self.result(step_id).files
-        return {file.path.removeprefix(f"{self.spec.project}/"): self.content(file.sha256) for file in files}
+        contents = self.contents(file.sha256 for file in files)
+        return {file.path.removeprefix(f"{self.spec.project}/"): contents[file.sha256] for file in files}
 
 
 Run = Callable[[Step], Output]
