@@ -109,7 +109,7 @@ end
 -- Count a step as on its way to a worker. In a canvas its message has its ticket already, else it gets a new one.
 local function enqueue(step, record)
   record.status, record.token, record.passed = 'queued', nil, nil
-  record.order = redis.call('HINCRBY', TICKETS, 'next', 1)
+  record.order, record.queued_ms = redis.call('HINCRBY', TICKETS, 'next', 1), NOW
   if job('driver') ~= 'canvas' then record.ticket = record.ticket + 1 end
   save(step, record)
   redis.call('SADD', key('queued'), step)
@@ -155,11 +155,12 @@ local function dispatch()
 end
 
 -- Put a step that is not done back among the ready, first in line. Its job leaves its canvas for good: the canvas
--- would wait for a message that is gone; those that still come carry old tickets, or claim as before.
+-- would wait for a message that is gone; those that still come carry old tickets, or claim as before. A step that was
+-- parked counts as that until it is sent, as its events tell it.
 local function again(step, record)
   leave(step)
   redis.call('HSET', JOB, 'driver', 'ready')
-  record.status, record.token = 'pending', nil
+  record.status, record.token = record.status == 'parked' and 'parked' or 'pending', nil
   save(step, record)
   if alive() then redis.call('LPUSH', key('ready'), step) end
 end

@@ -7,19 +7,21 @@
 if not known() then return reply('unknown') end
 if repeated(ARGV[5]) then return job('answer') end
 local status = job('status')
+local ON_ITS_WAY_MS = 2000 -- a message between its sender, the queue and a worker
 
 local function under_way()
   if redis.call('ZCOUNT', key('leases'), NOW, '+inf') > 0 then return true end
   if redis.call('ZCARD', key('parked')) > 0 then return true end
   for _, step in ipairs(redis.call('SMEMBERS', key('queued'))) do
-    if not gone(load(step)) then return true end
+    local record = load(step)
+    if not gone(record) or NOW - record.queued_ms < ON_ITS_WAY_MS then return true end
   end
   return false
 end
 
 if ARGV[3] ~= 'force' then
   if status == 'succeeded' then return reply('refused', { status }) end
-  if unfinished() and (under_way() or NOW - tonumber(job('resumed_ms') or job('created_ms')) < 2000) then
+  if unfinished() and under_way() then
     return reply('refused', { status })
   end
 end
@@ -27,7 +29,7 @@ redis.call('PERSIST', JOB)
 for _, suffix in ipairs(SUFFIXES) do redis.call('PERSIST', key(suffix)) end
 redis.call('HDEL', JOB, 'failures', 'finished_ms')
 for field, value in pairs(cjson.decode(ARGV[2])) do redis.call('HSET', JOB, field, value) end
-redis.call('HSET', JOB, 'driver', ARGV[1], 'resumed_ms', NOW)
+redis.call('HSET', JOB, 'driver', ARGV[1])
 local attempt = redis.call('HINCRBY', JOB, 'attempt', 1)
 emit('job.resumed', nil, { attempt = attempt, was = status })
 for step, reason in pairs(cjson.decode(ARGV[4])) do emit('step.lost', step, { reason = reason }, 'WARN') end

@@ -152,16 +152,23 @@ class Network:
                 ours, _ = self._listener.accept()
             except OSError:
                 return
-            if self._refusing:
+            theirs = None if self._refusing else self._onward()
+            if theirs is None:
                 ours.close()
                 continue
-            theirs = socket.create_connection(("127.0.0.1", self._target), 5)
-            theirs.settimeout(None)
             with self._lock:
                 self._sockets |= {ours, theirs}
             thread = threading.Thread(target=self._connect, args=(ours, theirs), daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def _onward(self) -> socket.socket | None:
+        try:
+            onward = socket.create_connection(("127.0.0.1", self._target), 5)
+        except OSError:
+            return None
+        onward.settimeout(None)
+        return onward
 
     def _connect(self, ours: socket.socket, theirs: socket.socket) -> None:
         back = threading.Thread(target=self._pump, args=(theirs, ours), daemon=True)

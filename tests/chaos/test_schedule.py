@@ -123,13 +123,12 @@ def weather(fleet, seed: int, jobs: int, faults: int, lease_s: float) -> None:
     storm = Storm(fleet, dice, lease_s)
     for worker in list(storm.networks):
         worker.until_ready()
-    watched = [fleet.submit(any_job(dice, number)) for number in range(jobs)]
+    watched = [fleet.submit(any_job(dice, number)) for number in range(jobs - faults)]
     began = time.monotonic()
     for _ in range(faults):
+        watched.append(fleet.submit(any_job(dice, len(watched))))
         print(f"{time.monotonic() - began:5.1f} s  {storm.strike()}")
-        storm.a_while(1)
-        if jobs > 10:  # work goes on to come in
-            watched.append(fleet.submit(any_job(dice, len(watched))))
+        storm.a_while(0.5)
     fleet.check(*watched)
     print(f"{time.monotonic() - began:5.1f} s  all {len(watched)} jobs are done")
 

@@ -1669,6 +1669,9 @@ def test_a_step_fails_when_a_third_worker_dies_that_ran_nothing_else(
     assert (failure["step"], failure["kind"]) == ("a", "poison")
     assert statuses(client) == {"a": "failed", "b": "pending", "c": "pending"}
     nothing_is_held(client, but={f"{OTHER}/a": "other:1"})
+    # and should it be alive after all, it hears that what it has counts no more
+    assert isinstance(succeed(state, "a"), Stale)
+    assert isinstance(fail(state, "a"), Stale)
 
 
 def test_the_neighbours_of_a_step_that_fails_so_still_commit(client: redis.Redis, state: State) -> None:
