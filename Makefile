@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint types imports unit golden golden-update integration bench docs lock clean
+.PHONY: run test check lint types imports unit golden golden-update integration chaos bench docs lock clean
 
 run: $(VENV)/.run
 	$(BIN)/orch run examples/notes_api.yaml
@@ -42,8 +42,15 @@ golden-update: $(VENV)/.dev
 integration: $(VENV)/.dev
 	$(BIN)/pytest tests/integration
 
+# The long form of the fault schedules: other seeds with CHAOS_SEEDS=7,8 make chaos
+chaos: $(VENV)/.dev
+	$(BIN)/pytest -m slow -s tests/chaos
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/dispatch.py
+	$(BIN)/python benchmarks/recovery.py
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m orchestrator.schemas docs

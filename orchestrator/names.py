@@ -11,6 +11,7 @@ CELERY_PREFIX = f"{KEY_PREFIX}celery:"
 QUEUE = "orch"
 
 FLEET = {
+    "PREFIX": KEY_PREFIX,
     "JOBS": f"{KEY_PREFIX}jobs",  # sorted set: job id by the time it was submitted, in ms
     "ALIVE": f"{KEY_PREFIX}alive",  # set: ids of the jobs that have not ended
     "TICKETS": f"{KEY_PREFIX}tickets",  # hash: next place in the queue, highest place seen by a claim
@@ -22,7 +23,7 @@ FLEET = {
     "STOPS": f"{KEY_PREFIX}stops",  # counts jobs that ended: workers look whether one of theirs did
     "QUEUE_LIST": f"{CELERY_PREFIX}{QUEUE}",  # Celery's own list of waiting messages
 }
-"""Redis keys of the whole fleet, by the name that the Lua scripts know them by."""
+"""The prefix, and Redis keys of the whole fleet, by the names that the Lua scripts know them by."""
 
 WORKER_APP = "tasks.worker"
 """Module that `celery -A` loads; named, never imported, so that the engine stays below the tasks."""

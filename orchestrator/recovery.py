@@ -49,9 +49,11 @@ class Recovery:
     def tick(self) -> None:
         """Tell that we live and, if we lead, look after every job once."""
         lead = self._state.lead(self._worker, self._slots, WORKER_TTL_S, self._settling_s)
-        for job_id in lead.jobs if lead else ():
+        if lead is None:
+            return
+        for job_id in lead.jobs:
             try:
-                sent = self._state.recover(job_id, calm=lead is not None and lead.calm, grace_s=MESSAGE_GRACE_S)
+                sent = self._state.recover(job_id, calm=lead.calm, grace_s=MESSAGE_GRACE_S)
             except redis.ResponseError:
                 log.exception("%s cannot be looked after", job_id)
                 continue

@@ -89,20 +89,30 @@ def _look_after_the_fleet(app: Celery, runner: Runner, redis_url: str) -> None:
 
 
 def _hand_back(app: Celery, runner: Runner, grace_s: float) -> None:
-    """Let steps finish for a grace; then ask those that still run to end; then leave without them."""
+    """Let steps finish for a grace; then ask those that still run to end; then leave without them.
+
+    What keeps them may be a Redis that does not answer, so it is not waited for either: their leases will run out.
+    """
     pause = threading.Event()
     pause.wait(grace_s)
     for hold in runner.heartbeat.held():
         hold.stop("shutdown")
     pause.wait(STUBBORN_S)
     stubborn = runner.heartbeat.held()
-    for hold in stubborn:
-        sent = runner.state.release(hold.job_id, hold.step, hold.token, "its worker was shut down")
-        if isinstance(sent, list):
-            send_each(app, hold.job_id, sent)
-    if stubborn:
-        log.warning("left with %d steps that did not end", len(stubborn))
-        os._exit(0)
+    if not stubborn:
+        return
+
+    def give_back() -> None:
+        for hold in stubborn:
+            sent = runner.state.release(hold.job_id, hold.step, hold.token, "its worker was shut down")
+            if isinstance(sent, list):
+                send_each(app, hold.job_id, sent)
+
+    giving = threading.Thread(target=give_back, daemon=True)
+    giving.start()
+    giving.join(STUBBORN_S)
+    log.warning("left with %d steps that did not end", len(stubborn))
+    os._exit(0)
 
 
 app = make_worker(load_settings())

@@ -22,6 +22,9 @@ redis.call('SET', LEADER, worker, 'PX', ttl)
 local last, since = tonumber(redis.call('HGET', TICKS, 'last') or '0'), tonumber(redis.call('HGET', TICKS, 'since') or '0')
 if NOW - last > ttl then since = NOW end
 redis.call('HSET', TICKS, 'last', NOW, 'since', since)
+for _, id in ipairs(redis.call('ZRANGE', JOBS, 0, 9)) do -- the oldest of the list, which have expired
+  if redis.call('EXISTS', PREFIX .. '{' .. id .. '}') == 0 then redis.call('ZREM', JOBS, id) end
+end
 local answer = redis.call('SMEMBERS', ALIVE)
 table.insert(answer, 1, NOW - since >= settling and 'calm' or 'rough')
 return reply('lead', answer)

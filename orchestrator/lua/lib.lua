@@ -109,7 +109,8 @@ end
 -- Count a step as on its way to a worker. In a canvas its message has its ticket already, else it gets a new one.
 local function enqueue(step, record)
   record.status, record.token, record.passed = 'queued', nil, nil
-  record.order, record.queued_ms = redis.call('HINCRBY', TICKETS, 'next', 1), NOW
+  record.order = redis.call('HINCRBY', TICKETS, 'next', 1)
+  redis.call('HSET', JOB, 'resumed_ms', NOW) -- when something of it was last on its way
   if job('driver') ~= 'canvas' then record.ticket = record.ticket + 1 end
   save(step, record)
   redis.call('SADD', key('queued'), step)

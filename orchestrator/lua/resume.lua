@@ -13,10 +13,9 @@ local function under_way()
   if redis.call('ZCOUNT', key('leases'), NOW, '+inf') > 0 then return true end
   if redis.call('ZCARD', key('parked')) > 0 then return true end
   for _, step in ipairs(redis.call('SMEMBERS', key('queued'))) do
-    local record = load(step)
-    if not gone(record) or NOW - record.queued_ms < ON_ITS_WAY_MS then return true end
+    if not gone(load(step)) then return true end
   end
-  return false
+  return NOW - tonumber(job('resumed_ms') or job('created_ms')) < ON_ITS_WAY_MS
 end
 
 if ARGV[3] ~= 'force' then

@@ -22,7 +22,6 @@ from typing import Any
 
 import psutil
 import pytest
-import redis
 
 from orchestrator.celery_app import make_app
 from orchestrator.child import Child
@@ -33,7 +32,7 @@ from orchestrator.jobs import Jobs
 from orchestrator.names import FLEET, JobKeys
 from orchestrator.progress import Progress
 from orchestrator.spec import parse_spec
-from orchestrator.stream import read, read_all
+from orchestrator.stream import read
 
 LEASE_S = 2.0
 PATIENCE_S = 60.0
@@ -295,7 +294,9 @@ class Watched:
 
     def told(self) -> str:
         """Its events, to read."""
-        return "\n".join(f"{one.ts} {one.type} {one.step or ''} {one.data or ''}"[:200] for one in self.events)
+        return "\n".join(
+            f"{one.ts} {one.type} {one.step or ''} {one.data or ''}"[:200] for one in self.events
+        )
 
     def count(self, kind: str, step: str | None = None) -> int:
         return sum(event.type == kind and step in (None, event.step) for event in self.events)
@@ -328,7 +329,9 @@ class Fleet:
 
     def submit(self, spec: Mapping[str, Any]) -> Watched:
         """Submit a job."""
-        loaded = parse_spec(json.dumps({"project": "p", "task_description": "try", "concurrency": 4} | spec), "x")
+        loaded = parse_spec(
+            json.dumps({"project": "p", "task_description": "try", "concurrency": 4} | spec), "x"
+        )
         return Watched(self, self.jobs.submit(loaded, loaded.spec))
 
     def worker_of(self, event: Event) -> Worker:
@@ -407,7 +410,7 @@ def check_history(events: Sequence[Event]) -> None:
                 assert needs[step] <= set(done), f"{step} started before its needs were done"
                 assert step not in running, f"{step} started while another claim held it"
                 running.add(step)
-            case ("step.lost" | "step.retrying" | "step.failed"), str(step):
+            case (("step.lost" | "step.retrying" | "step.failed"), str(step)):
                 running.discard(step)
             case "step.succeeded", str(step):
                 assert step in running, f"{step} was committed by a claim that was no longer its own"
@@ -450,7 +453,11 @@ def chain() -> Callable[..., dict[str, Any]]:
             {"id": one, "prompt": f"write {one}", "needs": list(names[:i][-1:]), "output": f"{one}.txt"}
             for i, one in enumerate(names)
         ]
-        return {"provider": "simulated", "options": {"latency_s": latency_s, "seed": next(_SEEDS)}, "steps": listed}
+        return {
+            "provider": "simulated",
+            "options": {"latency_s": latency_s, "seed": next(_SEEDS)},
+            "steps": listed,
+        }
 
     return spec
 

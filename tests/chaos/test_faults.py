@@ -21,7 +21,7 @@ def two_workers(fleet, **env):
     return [worker.until_ready() for worker in workers]
 
 
-# --- workers that die ---------------------------------------------------------------------------------------------------
+# --- workers that die ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["its worker process", "its whole group"])
@@ -94,7 +94,7 @@ def test_a_zombie_changes_nothing_and_works_again(fleet, chain):
     assert {one.get("worker") for one in later.events if one.type == "step.started"} == {zombie.name}
 
 
-# --- workers that are asked to go -----------------------------------------------------------------------------------------
+# --- workers that are asked to go ------------------------------------------------------------------------------------
 
 
 def test_a_worker_that_is_asked_to_end_finishes_its_step_within_its_grace(fleet, chain):
@@ -127,6 +127,22 @@ def test_a_worker_that_is_asked_to_end_hands_back_what_its_grace_does_not_suffic
     assert job.count("step.retrying") == 1
 
 
+@pytest.mark.parametrize("outage", ["killed", "frozen", "full"])
+def test_a_worker_ends_when_asked_though_redis_does_not_take_what_it_made(fleet, chain, outage):
+    worker = fleet.worker(ORCH_WORKER_GRACE_S="0.5").until_ready()
+    job = fleet.submit(chain())
+    job.until("step.started", "b")
+
+    {"killed": fleet.server.kill, "frozen": fleet.server.freeze, "full": fleet.server.fill}[outage]()
+    time.sleep(1.5)
+    worker.ask()
+
+    assert worker.supervisor.wait(30) == 0
+    {"killed": fleet.server.start, "frozen": fleet.server.thaw, "full": fleet.server.relieve}[outage]()
+    fleet.worker()
+    fleet.check(job)
+
+
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_is_as_gentle(fleet, chain, told):
     two_workers(fleet, ORCH_WORKER_GRACE_S="20")
@@ -140,7 +156,7 @@ def test_a_signal_to_the_whole_group_is_as_gentle(fleet, chain, told):
     assert job.count("step.started") == 3, job.told()
 
 
-# --- Redis ----------------------------------------------------------------------------------------------------------------
+# --- Redis -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("down_s", [0.0, 4.0])
@@ -186,7 +202,7 @@ def test_redis_has_no_memory_left_for_longer_than_the_lease(fleet, pipeline, cha
     )
 
 
-# --- the network ------------------------------------------------------------------------------------------------------------
+# --- the network -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", ["cut", "blackhole"])
@@ -227,7 +243,7 @@ def test_the_only_worker_is_cut_off_for_longer_than_its_lease(fleet, pipeline, l
     fleet.check(job)
 
 
-# --- messages ---------------------------------------------------------------------------------------------------------------
+# --- messages --------------------------------------------------------------------------------------------------------
 
 
 def test_messages_that_got_lost_are_sent_again(fleet, pipeline, chain):
@@ -277,7 +293,7 @@ def test_a_message_that_others_have_overtaken_is_not_taken_for_lost(fleet, chain
     assert late.count("step.lost") == 0, late.told()
 
 
-# --- poison -----------------------------------------------------------------------------------------------------------------
+# --- poison ----------------------------------------------------------------------------------------------------------
 
 
 def alone_process(worker):

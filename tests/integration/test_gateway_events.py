@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 import pytest
 import redis
 
@@ -17,7 +21,7 @@ from orchestrator.gateway import Asker, Gateway, ready_providers
 from orchestrator.lease import Heartbeat
 from orchestrator.models import JobSpec
 from orchestrator.settings import Settings
-from orchestrator.state import State
+from orchestrator.state import Dispatch, State
 from orchestrator.stream import read_all
 from providers import Completion, Message, Provider, ProviderError, Request, Tool, Usage
 from providers.errors import (
@@ -32,7 +36,7 @@ from providers.errors import (
 from providers.simulated import SimulatedProvider
 from tasks.kinds import KINDS
 from tasks.runner import Ended, Runner
-from tasks.step import Output, StepKind
+from tasks.step import Output, StepError, StepKind
 
 JOB = "job_0123456789ab"
 PROMPT = "xyzzy-the-prompt"
@@ -277,13 +281,22 @@ def test_when_no_provider_is_ready_the_first_says_why() -> None:
 # --- what reaches the event stream ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def run_step(client: redis.Redis, state: State, tmp_path: Path) -> Callable[..., tuple[Ended, list[Event]]]:
-    """Runs the one step of a job on real Redis; returns how it ended and the job's events."""
+Make = Callable[[str, str | None], Provider]
 
-    def run(
-        make: Callable[[str, str | None], Provider], kind: StepKind = KINDS["prompt"], **step: Any
-    ) -> tuple[Ended, list[Event]]:
+
+@pytest.fixture
+def runner(client: redis.Redis, state: State, tmp_path: Path) -> Callable[[Make], Runner]:
+    """Makes a worker's runner over these providers, on real Redis."""
+    settings = Settings(_env_file=None, orch_lease_s=30, provider_max_retries=3)
+    cache, heartbeat = Cache(client, tmp_path, 100), Heartbeat(state, 30)
+    return lambda make: Runner(state, cache, heartbeat, make, settings)
+
+
+@pytest.fixture
+def submit_step(state: State) -> Callable[..., Dispatch]:
+    """Submits a job with one step; workers die with it so many times before it is returned."""
+
+    def submit(deaths: int = 0, **step: Any) -> Dispatch:
         only = {"id": "only", "prompt": PROMPT, **step}
         spec = JobSpec.model_validate(
             {
@@ -305,9 +318,23 @@ def run_step(client: redis.Redis, state: State, tmp_path: Path) -> Callable[...,
         }
         about = {"steps": [{"id": "only", "kind": "prompt", "needs": []}]}
         [sent] = state.submit(JOB, fields, {}, about)
-        settings = Settings(_env_file=None, orch_lease_s=30, provider_max_retries=3)
-        runner = Runner(state, Cache(client, tmp_path, 100), Heartbeat(state, 30), make, settings)
-        ended = runner.run(kind, JOB, sent.step, sent.ticket)
+        for _ in range(deaths):
+            state.claim(JOB, "only", sent.ticket, "dead", -1, "gone:1")
+            [sent] = state.recover(JOB, calm=True, grace_s=1000)
+        return sent
+
+    return submit
+
+
+@pytest.fixture
+def run_step(
+    client: redis.Redis, runner: Callable[[Make], Runner], submit_step: Callable[..., Dispatch]
+) -> Callable[..., tuple[Ended, list[Event]]]:
+    """Runs the one step of a job on real Redis; returns how it ended and the job's events."""
+
+    def run(make: Make, kind: StepKind = KINDS["prompt"], **step: Any) -> tuple[Ended, list[Event]]:
+        sent = submit_step(**step)
+        ended = runner(make).run(kind, JOB, sent.step, sent.ticket)
         return ended, list(read_all(client, JOB))
 
     return run
@@ -412,3 +439,217 @@ def test_a_provider_that_was_passed_over_since_it_is_not_ready_is_told_of(
     assert ended.outcome == "done"
     [fallback] = [event for event in events if event.type == "provider.fallback"]
     assert (fallback.get("from"), fallback.get("to")) == ("anthropic", "simulated")
+
+
+# --- what becomes of a step ----------------------------------------------------------------------------------------
+
+
+def asleep(step: Any) -> Output:
+    """A step that only ends when it is told to."""
+    step.gateway._asker.cancelled.wait(30)
+    raise StepError("cancelled", "somebody wanted it so")
+
+
+ASLEEP = StepKind("prompt", asleep, "v1")
+
+
+def nobody(name: str, model: str | None) -> Provider:
+    return Scripted(model=model or "m")
+
+
+def test_a_rate_limited_step_is_parked_for_longer_each_time_until_its_retries_are_used_up(
+    client: redis.Redis,
+    state: State,
+    runner: Callable[[Make], Runner],
+    submit_step: Callable[..., Dispatch],
+) -> None:
+    # given a provider that says "too many requests" without saying until when, and a worker that may retry thrice
+    worker = runner(lambda *_: Scripted(RateLimited("too many", "scripted", 429)))
+    sent, outcomes = submit_step(), []
+
+    # when the step runs each time it is due
+    for _ in range(4):
+        outcomes.append(worker.run(KINDS["prompt"], JOB, sent.step, sent.ticket).outcome)
+        client.zadd(f"orch:{{{JOB}}}:parked", {"only": 1}, xx=True)
+        sent = next(iter(state.recover(JOB, calm=True, grace_s=1000)), sent)
+
+    # then
+    assert outcomes == ["back", "back", "back", "failed"]
+    events = list(read_all(client, JOB))
+    retries = [event for event in events if event.type == "step.retrying"]
+    assert [(event.get("wait_ms"), event.get("tries")) for event in retries] == [
+        (1000, 1),
+        (2000, 2),
+        (4000, 3),
+    ]
+    assert all("too many" in event.get("reason") for event in retries)
+    assert events[-1].get("failures")[0]["kind"] == "rate_limit"
+
+
+def test_a_provider_that_says_when_to_come_back_is_believed(
+    run_step: Callable[..., tuple[Ended, list[Event]]],
+) -> None:
+    ended, events = run_step(lambda *_: Scripted(RateLimited("too many", "scripted", 429, 600.0)))
+
+    assert ended.outcome == "back"
+    assert events[-1].get("wait_ms") == 600_000
+
+
+@pytest.mark.parametrize(
+    "error", [ServerError("down"), TimedOut("late"), AuthFailed("no"), StepError("qa", "bad")]
+)
+def test_an_error_that_no_waiting_helps_fails_the_step_at_once(
+    run_step: Callable[..., tuple[Ended, list[Event]]], error: ProviderError | StepError
+) -> None:
+    def run(_: Any) -> Output:
+        raise error
+
+    ended, events = run_step(nobody, StepKind("prompt", run, "v1"))
+
+    assert (ended.outcome, ended.message) == ("failed", str(error))
+    assert events[-1].get("failures") == [{"step": "only", "kind": error.kind, "message": str(error)}]
+
+
+def test_a_step_that_is_told_to_end_by_its_time_limit_fails_with_it(
+    run_step: Callable[..., tuple[Ended, list[Event]]],
+) -> None:
+    ended, events = run_step(nobody, ASLEEP, timeout_s=0.2)
+
+    assert ended.outcome == "failed"
+    [failure] = events[-1].get("failures")
+    assert (failure["kind"], "0.2 s" in failure["message"]) == ("timeout", True)
+
+
+@pytest.mark.parametrize("how", ["shut down", "cancelled"])
+def test_a_running_step_ends_when_its_worker_has_to_go_or_its_job_is_cancelled(
+    client: redis.Redis,
+    state: State,
+    runner: Callable[[Make], Runner],
+    submit_step: Callable[..., Dispatch],
+    how: str,
+) -> None:
+    # given a step that runs
+    worker, sent = runner(nobody), submit_step()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(worker.run, ASLEEP, JOB, sent.step, sent.ticket)
+        eventually(lambda: bool(worker.heartbeat.held()))
+
+        # when
+        if how == "shut down":
+            worker.heartbeat.held()[0].stop("shutdown")
+        else:
+            state.cancel(JOB, "enough")
+        ended = running.result(5)
+
+    # then it was given back for another worker, or nobody wants it
+    if how == "shut down":
+        assert (ended.outcome, [one.step for one in ended.ready]) == ("back", ["only"])
+        assert state.job(JOB)["status"] == "running"
+    else:
+        assert ended.outcome == "void"
+        assert state.job(JOB)["status"] == "cancelled"
+    assert worker.heartbeat.held() == []
+
+
+# --- a step that workers died with ------------------------------------------------------------------------------------
+
+
+def eventually(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def lone_processes() -> list[psutil.Process]:
+    """Our processes that run one step each."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if one.cmdline()[1:3] == ["-m", "tasks.alone"]:
+                found.append(one)
+    return found
+
+
+@pytest.fixture
+def here(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The environment that a worker's own processes get; none of them outlives the test."""
+    monkeypatch.setenv("ORCH_REDIS_URL", redis_url)
+    monkeypatch.setenv("ORCH_RUNS_DIR", str(tmp_path))
+    yield
+    assert lone_processes() == []
+
+
+SIMULATED = {"provider": "simulated", "deaths": 2}
+
+
+@pytest.mark.usefixtures("here")
+def test_a_suspect_step_runs_in_a_process_of_its_own_and_its_result_counts(
+    client: redis.Redis, run_step: Callable[..., tuple[Ended, list[Event]]]
+) -> None:
+    def not_here(*_: Any) -> Provider:
+        raise AssertionError("it ran in this process")
+
+    ended, events = run_step(not_here, **SIMULATED)
+
+    assert ended.outcome == "done"
+    assert events[-1].type == "job.succeeded"
+    assert State(client).result(JOB, "only") is not None
+
+
+@pytest.mark.usefixtures("here")
+def test_a_suspect_step_is_stopped_by_its_time_limit(
+    run_step: Callable[..., tuple[Ended, list[Event]]],
+) -> None:
+    ended, events = run_step(nobody, timeout_s=2, options={"latency_s": 60}, **SIMULATED)
+
+    assert ended.outcome == "failed"
+    assert events[-1].get("failures")[0]["kind"] == "timeout"
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("number", "outcome", "status"),
+    [(signal.SIGKILL, "failed", "failed"), (signal.SIGTERM, "back", "running")],
+    ids=["killed", "asked to end"],
+)
+def test_a_suspect_step_whose_own_process_dies_fails_unless_the_process_was_asked_to_end(
+    client: redis.Redis,
+    state: State,
+    runner: Callable[[Make], Runner],
+    submit_step: Callable[..., Dispatch],
+    number: signal.Signals,
+    outcome: str,
+    status: str,
+) -> None:
+    sent = submit_step(options={"latency_s": 60}, **SIMULATED)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(runner(nobody).run, KINDS["prompt"], JOB, sent.step, sent.ticket)
+        eventually(lambda: any(event.type == "llm.request" for event in read_all(client, JOB)))
+        [process] = lone_processes()
+
+        process.send_signal(number)
+        ended = running.result(10)
+
+    assert ended.outcome == outcome
+    assert state.job(JOB)["status"] == status
+    if outcome == "failed":
+        [failure] = list(read_all(client, JOB))[-1].get("failures")
+        assert (failure["kind"], "137" in failure["message"]) == ("poison", True)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_process_of_a_suspect_step_ends_when_its_job_is_cancelled(
+    client: redis.Redis,
+    state: State,
+    runner: Callable[[Make], Runner],
+    submit_step: Callable[..., Dispatch],
+) -> None:
+    sent = submit_step(options={"latency_s": 60}, **SIMULATED)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(runner(nobody).run, KINDS["prompt"], JOB, sent.step, sent.ticket)
+        eventually(lambda: any(event.type == "llm.request" for event in read_all(client, JOB)))
+
+        state.cancel(JOB, "enough")
+
+        assert running.result(5).outcome == "void"

@@ -80,7 +80,7 @@ def of(events: list[Event], kind: str, step: str | None = None) -> list[Event]:
     return [event for event in events if event.type == kind and step in (None, event.step)]
 
 
-# --- cancel -----------------------------------------------------------------------------------------------------------
+# --- cancel ----------------------------------------------------------------------------------------------------------
 
 
 def test_cancel_ends_running_calls_within_a_second_and_queued_steps_never_start(
@@ -125,6 +125,7 @@ def test_cancel_reaches_a_step_that_had_just_been_claimed(submit, state, jobs, r
 
 def stops_seen(client, heartbeat: Heartbeat) -> None:
     """Wait until the heartbeat has looked twice whether a job ended."""
+
     def reads() -> int:
         return client.info("commandstats").get("cmdstat_get", {}).get("calls", 0)
 
@@ -134,7 +135,7 @@ def stops_seen(client, heartbeat: Heartbeat) -> None:
         time.sleep(0.05)
 
 
-# --- timeouts ---------------------------------------------------------------------------------------------------------
+# --- timeouts --------------------------------------------------------------------------------------------------------
 
 
 def test_a_step_ends_at_its_timeout_and_says_so(submit, ended, start_worker):
@@ -152,6 +153,9 @@ def test_a_step_ends_at_its_timeout_and_says_so(submit, ended, start_worker):
 
 def test_a_job_ends_at_its_timeout_and_its_running_call_with_it(submit, ended, until, start_worker):
     start_worker()
+    until(
+        submit({"x": {}}), has("job.succeeded")
+    )  # a job's time runs from its start, also while no worker is there
     job = submit({"a": {}, "b": {"needs": ["a"]}}, latency_s=30, timeout_s=2)
 
     progress = ended(job)
@@ -167,14 +171,14 @@ def test_a_job_ends_at_its_timeout_and_its_running_call_with_it(submit, ended, u
 
 def test_a_step_is_not_charged_for_the_time_it_waited_in_the_queue(submit, ended, start_worker):
     # given steps of which each takes most of its time, and one worker that runs one at a time
-    job = submit({step: {"timeout_s": 1.5} for step in ("a", "b", "c")}, latency_s=0.8)
+    job = submit({step: {"timeout_s": 3} for step in ("a", "b", "c", "d")}, latency_s=1)
 
     start_worker(concurrency=1)
 
     assert ended(job).status == "succeeded"
 
 
-# --- concurrency and fairness -----------------------------------------------------------------------------------------
+# --- concurrency and fairness ----------------------------------------------------------------------------------------
 
 
 def at_once(events: list[Event]) -> int:
@@ -213,14 +217,14 @@ def test_a_job_of_200_steps_does_not_starve_one_of_4(submit, ended, until, jobs,
     until(wide, lambda events: len(of(events, "step.succeeded")) >= 3)
 
     # when a narrow one comes
-    narrow = submit({"a": {}, "b": {"needs": ["a"]}, "c": {"needs": ["b"]}, "d": {"needs": ["c"]}}, latency_s=0.1)
+    narrow = submit(
+        {"a": {}, "b": {"needs": ["a"]}, "c": {"needs": ["b"]}, "d": {"needs": ["c"]}}, latency_s=0.1
+    )
 
     # then it does not stand behind all of the wide one
     end = ended(narrow)
     assert end.status == "succeeded"
-    during = [
-        event for event in jobs.events(wide) if end.created_ms <= event.at_ms <= end.finished_ms
-    ]
+    during = [event for event in jobs.events(wide) if end.created_ms <= event.at_ms <= end.finished_ms]
     waited_for = len(of(during, "step.succeeded"))
     print(f"{waited_for} of 200 steps ended while the narrow job was under way")
     assert waited_for < 100
@@ -249,7 +253,7 @@ def test_no_step_waits_for_one_that_it_does_not_need(submit, until, start_worker
     assert {event.step for event in of(events, "step.succeeded")} == {"b", "e", "f"}
 
 
-# --- a step that must wait --------------------------------------------------------------------------------------------
+# --- a step that must wait -------------------------------------------------------------------------------------------
 
 
 def test_a_step_that_must_wait_gives_its_slot_back_and_show_says_why(
@@ -290,7 +294,7 @@ def test_a_step_that_waited_too_often_fails_with_what_the_provider_said(submit, 
     assert progress.steps["a"].runs == 2
 
 
-# --- failure ----------------------------------------------------------------------------------------------------------
+# --- failure ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])

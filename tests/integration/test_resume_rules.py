@@ -82,6 +82,7 @@ def started(events: list[Event]) -> dict[str | None, int]:
 
 def fails_first() -> int:
     """A seed with which the first call of a process fails and the two after it do not."""
+
     def fits(seed: int) -> bool:
         dice = Settings.of({"fail_rate": 0.5, "seed": seed})
         return [dice.fails(call) for call in range(3)] == [True, False, False]
@@ -89,7 +90,7 @@ def fails_first() -> int:
     return next(seed for seed in count() if fits(seed))
 
 
-# --- what may be resumed ------------------------------------------------------------------------------------------------
+# --- what may be resumed ---------------------------------------------------------------------------------------------
 
 
 def test_a_failed_job_goes_on_with_the_step_that_failed(submit, jobs, until, start_worker):
@@ -151,7 +152,7 @@ def test_a_job_whose_lease_ran_out_while_no_worker_lives_is_stuck(submit, state,
     assert jobs.client.hgetall("orch:held") == {}
 
 
-# --- what may not -------------------------------------------------------------------------------------------------------
+# --- what may not ----------------------------------------------------------------------------------------------------
 
 
 def everything(client) -> dict[bytes, bytes | None]:
@@ -220,7 +221,7 @@ def test_a_job_of_short_steps_is_never_taken_for_stuck(submit, jobs, until, star
     assert jobs.progress(job).attempt == 1
 
 
-# --- twice at once --------------------------------------------------------------------------------------------------------
+# --- twice at once ---------------------------------------------------------------------------------------------------
 
 
 def at_once(redis_url: str, resume: Callable[[Jobs], None], times: int = 4) -> list[str]:
@@ -287,7 +288,7 @@ def test_resumes_at_once_of_a_job_that_redis_has_lost_make_one_attempt(half_done
     assert jobs.progress(half_done.job_id).attempt == 2
 
 
-# --- a job that Redis has lost --------------------------------------------------------------------------------------------
+# --- a job that Redis has lost ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -317,7 +318,9 @@ def test_a_lost_job_is_rebuilt_and_only_what_is_not_on_disk_runs(half_done, resu
     assert types(events, "step.lost") == []
 
 
-@pytest.mark.xfail(reason="Jobs.restore gives steps that are not done no record, and the others 0 runs", strict=True)
+@pytest.mark.xfail(
+    reason="Jobs.restore gives steps that are not done no record, and the others 0 runs", strict=True
+)
 def test_a_rebuilt_job_still_counts_its_earlier_runs(half_done, resumed):
     progress, _ = resumed()
 

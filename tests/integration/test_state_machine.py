@@ -76,6 +76,12 @@ class Model:
         return self.unfinished and not self.failed
 
     @property
+    def stuck(self) -> bool:
+        """Whether only recovery, or a resume, will bring it on; its messages are gone, as the queue here is empty."""
+        runs = any(not held.expired for held in self.holder.values())
+        return self.unfinished and not runs and not self.parked
+
+    @property
     def could_run(self) -> set[str]:
         """Steps whose needs are met and which are not done."""
         return {
@@ -134,11 +140,12 @@ class OneJob(RuleBasedStateMachine):
     # --- beginnings ---------------------------------------------------------------------------------------------------
 
     @initialize(
-        shape=st.lists(st.sets(st.integers(0, 5), max_size=3), min_size=2, max_size=6),
+        shape=st.lists(st.sets(st.integers(0, 5), max_size=2), min_size=2, max_size=6),
         driver=DRIVERS,
         concurrency=st.integers(1, 3),
+        deaths=st.sampled_from([0, 0, LOSSES_UNTIL_ALONE]),
     )
-    def submit(self, shape: list[set[int]], driver: str, concurrency: int) -> None:
+    def submit(self, shape: list[set[int]], driver: str, concurrency: int, deaths: int) -> None:
         self.client.flushall()
         needs = {
             f"s{number}": tuple(f"s{need}" for need in sorted(those) if need < number)
@@ -157,6 +164,9 @@ class OneJob(RuleBasedStateMachine):
         }
         about = {"steps": [{"id": step, "kind": "prompt", "needs": those} for step, those in needs.items()]}
         self.begun(driver, self.state.submit(JOB, fields, plan.dependents, about))
+        for step in sorted(self.model.queued) * deaths:  # many a step is suspect from the start
+            for one in [one for one in self.messages if one.step == step and self.model.may_run(one)]:
+                self.die_with(one)
 
     def begun(self, driver: str, sent: list[Dispatch]) -> None:
         """Take note of an attempt that has just begun."""
@@ -200,7 +210,7 @@ class OneJob(RuleBasedStateMachine):
 
     def claim(self, one: Dispatch, which: int) -> None:
         may_run, suspect = self.model.may_run(one), self.model.suspect(one.step)
-        held = Held(one.step, next(self.tokens), WORKERS[which % 2], alone=suspect)
+        held = Held(one.step, next(self.tokens), WORKERS[which % 4 == 0], alone=suspect)
 
         verdict = self.state.claim(JOB, one.step, one.ticket, held.token, NEVER_S, held.worker)
 
@@ -337,11 +347,13 @@ class OneJob(RuleBasedStateMachine):
     @precondition(lambda self: any(map(self.model.may_run, self.messages)))
     @rule(which=CHOICE)
     def a_worker_dies_with_what_it_has_just_taken(self, which: int) -> None:
-        """Often enough for steps to become suspect."""
-        self.take_a_good_message(which)
-        last = self.held[-1:]
-        if last and self.model.holder.get(last[0].step) is last[0]:
-            self.run_out(last)
+        good = [one for one in self.messages if self.model.may_run(one)]
+        self.die_with(good[which % len(good)])
+
+    def die_with(self, one: Dispatch) -> None:
+        self.claim(one, 1)
+        if held := self.model.holder.get(one.step):
+            self.run_out([held])
             self.look_after(calm=True, grace_s=NEVER_S)
 
     def run_out(self, leases: list[Held]) -> None:
@@ -439,7 +451,21 @@ class OneJob(RuleBasedStateMachine):
     @precondition(lambda self: self.model.status not in ("failed", "cancelled"))
     @rule()
     def resume_what_goes_well(self) -> None:
+        """Or of which one cannot tell yet, since it has just begun."""
+        self.began_at(self.client.time()[0] * 1000 if self.model.stuck else 1)
+
         assert self.state.resume(JOB, "ready", {}) == Stale(self.model.status)
+
+    @precondition(lambda self: self.model.stuck)
+    @rule(driver=DRIVERS, sure=st.sampled_from([True, False]))
+    def resume_what_is_stuck(self, driver: str, sure: bool) -> None:
+        if sure:
+            self.began_at(1)
+            self.begin_again(driver, force=False)
+
+    def began_at(self, ms: int) -> None:
+        """Have the attempt begun at some time: only a while after that a job is known to be stuck."""
+        self.client.hset(JobKeys(JOB).job, "resumed_ms", ms)
 
     @rule(driver=DRIVERS, sure=st.sampled_from([True, False, False, False]))
     def resume_by_force(self, driver: str, sure: bool) -> None:

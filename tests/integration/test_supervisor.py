@@ -120,7 +120,7 @@ def test_a_signal_that_comes_while_it_is_started_again_is_not_lost(supervise, tm
     assert len(lines(starts)) == 2
 
 
-# --- orch worker --------------------------------------------------------------------------------------------------------
+# --- orch worker -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
