@@ -15,7 +15,7 @@ HOW_TO_POINT = "set ORCH_REDIS_URL, for example redis://localhost:6379/0"
 
 _BACKOFF = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
 _OUTAGES = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError)
-_BRIEF = Retry(_BACKOFF, retries=3)
+_BRIEF = Retry(_BACKOFF, retries=1)  # redis-py nests them: four attempts
 _PATIENT = Retry(_BACKOFF, retries=-1, supported_errors=_OUTAGES)
 
 

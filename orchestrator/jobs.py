@@ -96,12 +96,13 @@ class Jobs:
             except ContentChanged as error:
                 lost[step.id] = str(error)
         records = {
-            step: {
-                "kind": plan.by_id[step].kind,
-                "status": "succeeded",
-                **dict.fromkeys(("ticket", "runs", "unmet", "losses", "tries"), 0),
+            step.id: {
+                "kind": step.kind,
+                "status": "succeeded" if step.id in kept else "pending",
+                "runs": step.runs,
+                **dict.fromkeys(("ticket", "unmet", "losses", "tries"), 0),
             }
-            for step in kept
+            for step in progress.steps.values()
         }
         fields = self._fields(spec, plan) | {
             "source": folder.spec.read_text(),

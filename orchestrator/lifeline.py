@@ -20,7 +20,7 @@ _POLL_S = 0.2
 
 def main(pipe: int, group: str, command: list[str]) -> int:
     """Run the command until it or the pipe ends; returns its exit code, 128 + signal where one ended it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the command too, unless it wants it: the parent decides
     own = group == "own"
     child = subprocess.Popen(command, process_group=0 if own else None, preexec_fn=_in_child)  # noqa: S603, PLW1509
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
@@ -37,8 +37,7 @@ def main(pipe: int, group: str, command: list[str]) -> int:
 
 
 def _in_child() -> None:
-    """Take Ctrl-C again, and have the kernel kill us should the lifeline itself be killed, where it can (Linux)."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Have the kernel kill us should the lifeline itself be killed, where it can (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -46,6 +46,8 @@ def supervise(command: list[str]) -> int:
         if told.wait(pause_s):
             break
         child = Child(command, own_group=False)
+        if told.is_set():  # the signal came while it was being started: it asked the one before
+            child.ask()
     return 130 if asked == signal.SIGINT else 0
 
 

@@ -46,6 +46,8 @@ ALONE_CODES: dict[int, Literal["done", "failed", "back", "void"]] = {
 """Exit codes of `tasks.alone`; any other means that the process died."""
 ASKED_CODES = frozenset({130, 143, -signal.SIGINT, -signal.SIGTERM})
 """Or that a signal to the whole group (Ctrl-C, systemd) ended it, or its lifeline: the step is not to blame."""
+LAST_WORDS_S = 0.5
+"""How long a process that runs a step alone has to end by itself after its step has ended."""
 MOST_WAIT_S = 60.0
 MOST_SPECS = 100
 MAX_FILE_BYTES = 4 << 20
@@ -149,10 +151,15 @@ class Runner:
         command = [sys.executable, "-m", ALONE, hold.job_id, hold.step, hold.token, str(tries)]
         child = Child(command, own_group=False)
         while (code := child.wait(0.1)) is None:
-            if hold.stopped.is_set():
-                child.end()
-                failure = Failure(step=hold.step, kind="cancelled", message="the step was stopped")
-                return self.give_up(hold, failure, {})
+            if not hold.stopped.is_set():
+                continue
+            if hold.reason == "lost" and (code := child.wait(LAST_WORDS_S)) is not None:
+                break  # the step was no longer running because the child had committed it
+            child.end()
+            if hold.reason == "lost":
+                return Ended("void", "the step is no longer this worker's")
+            failure = Failure(step=hold.step, kind="cancelled", message="the step was stopped")
+            return self.give_up(hold, failure, {})
         if code in ALONE_CODES:
             return Ended(ALONE_CODES[code])
         if code in ASKED_CODES:

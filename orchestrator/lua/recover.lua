@@ -64,9 +64,7 @@ for _, step in ipairs(redis.call('SMEMBERS', key('queued'))) do
   end
 end
 
-if alive() then
-  for _, step in ipairs(redis.call('ZRANGEBYSCORE', key('parked'), '-inf', NOW)) do again(step, load(step)) end
-end
+for _, step in ipairs(redis.call('ZRANGEBYSCORE', key('parked'), '-inf', NOW)) do again(step, load(step)) end
 
 local sent = dispatch()
 settle()

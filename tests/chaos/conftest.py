@@ -39,18 +39,6 @@ PATIENCE_S = 60.0
 """How long a test waits for what must come; nothing that is measured depends on it."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes minutes; runs only when -m names it")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is slow, unless it is asked for."""
-    if "slow" not in config.option.markexpr:
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        items[:] = [item for item in items if item not in slow]
-        config.hook.pytest_deselected(items=slow)
-
-
 class RedisServer:
     """A Redis on TCP that keeps its data in an append-only file, as a fleet's does."""
 

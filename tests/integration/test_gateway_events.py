@@ -592,7 +592,7 @@ def test_a_suspect_step_runs_in_a_process_of_its_own_and_its_result_counts(
 
     ended, events = run_step(not_here, **SIMULATED)
 
-    assert ended.outcome == "done"
+    assert ended.outcome == "done", (ended, events)
     assert events[-1].type == "job.succeeded"
     assert State(client).result(JOB, "only") is not None
 

@@ -318,9 +318,6 @@ def test_a_lost_job_is_rebuilt_and_only_what_is_not_on_disk_runs(half_done, resu
     assert types(events, "step.lost") == []
 
 
-@pytest.mark.xfail(
-    reason="Jobs.restore gives steps that are not done no record, and the others 0 runs", strict=True
-)
 def test_a_rebuilt_job_still_counts_its_earlier_runs(half_done, resumed):
     progress, _ = resumed()
 

@@ -380,7 +380,7 @@ class OneJob(RuleBasedStateMachine):
         model, before = self.model, self.keys()
         lost = [held for held in model.holder.values() if held.expired and calm]
         gone = [step for step, noticed in model.queued.items() if noticed and grace_s < 0]
-        due = [step for step, is_due in model.parked.items() if is_due and model.alive]
+        due = [step for step, is_due in model.parked.items() if is_due]
         started = model.unfinished
 
         answer = self.state.recover(JOB, calm=calm, grace_s=grace_s)
@@ -393,9 +393,8 @@ class OneJob(RuleBasedStateMachine):
         model.queued = {step: True for step in model.queued if step not in gone}
         if lost or gone:
             model.canvas = False
-        if model.alive:
-            for step in due:
-                del model.parked[step]
+        for step in due:
+            del model.parked[step]
         assert not poison & {one.step for one in answer}
         self.sent(answer)
         model.settle()

@@ -1471,6 +1471,30 @@ def test_a_parked_step_of_a_failing_job_is_not_sent(client: redis.Redis, state: 
     assert state.job(JOB)["status"] == "failed"
 
 
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_parked_step_that_is_due_and_has_no_place_ends_with_its_job_as_its_events_tell(
+    client: redis.Redis, state: State, failing: bool
+) -> None:
+    # given a parked step whose time has come while others have all the places, or while the job fails
+    sent = submit(state, {"a": (), "b": (), "c": ()}, concurrency=2)
+    claim(state, sent["a"])
+    claim(state, sent["b"])
+    sent |= by_step(state.release(JOB, "a", "token-a", "rate limited", 0.001))
+    claim(state, sent["c"])
+    if failing:
+        fail(state, "c")
+    pause(0.01)
+    assert recover(state) == {}
+
+    # when the job is cancelled
+    state.cancel(JOB, "enough")
+
+    # then
+    progress = Progress.of(JOB, events(client))
+    assert {step.id: step.status for step in progress.steps.values()} == statuses(client)
+    assert statuses(client)["a"] == "cancelled"
+
+
 # --- lead -------------------------------------------------------------------------------------------------------------
 
 
