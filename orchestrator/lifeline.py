@@ -20,7 +20,8 @@ _POLL_S = 0.2
 
 def main(pipe: int, group: str, command: list[str]) -> int:
     """Run the command until it or the pipe ends; returns its exit code, 128 + signal where one ended it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the command too, unless it wants it: the parent decides
+    # For the command too, unless it wants to know: the parent decides what a Ctrl-C means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     own = group == "own"
     child = subprocess.Popen(command, process_group=0 if own else None, preexec_fn=_in_child)  # noqa: S603, PLW1509
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
