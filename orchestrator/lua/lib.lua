@@ -110,7 +110,7 @@ end
 local function enqueue(step, record)
   record.status, record.token, record.passed = 'queued', nil, nil
   record.order = redis.call('HINCRBY', TICKETS, 'next', 1)
-  redis.call('HSET', JOB, 'resumed_ms', NOW) -- when something of it was last on its way
+  redis.call('HSET', JOB, 'on_its_way_ms', NOW) -- when something of it was last on its way
   if job('driver') ~= 'canvas' then record.ticket = record.ticket + 1 end
   save(step, record)
   redis.call('SADD', key('queued'), step)

@@ -15,7 +15,7 @@ local function under_way()
   for _, step in ipairs(redis.call('SMEMBERS', key('queued'))) do
     if not gone(load(step)) then return true end
   end
-  return NOW - tonumber(job('resumed_ms') or job('created_ms')) < ON_ITS_WAY_MS
+  return NOW - tonumber(job('on_its_way_ms') or job('created_ms')) < ON_ITS_WAY_MS
 end
 
 if ARGV[3] ~= 'force' then

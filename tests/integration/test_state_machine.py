@@ -464,7 +464,7 @@ class OneJob(RuleBasedStateMachine):
 
     def began_at(self, ms: int) -> None:
         """Have the attempt begun at some time: only a while after that a job is known to be stuck."""
-        self.client.hset(JobKeys(JOB).job, "resumed_ms", ms)
+        self.client.hset(JobKeys(JOB).job, "on_its_way_ms", ms)
 
     @rule(driver=DRIVERS, sure=st.sampled_from([True, False, False, False]))
     def resume_by_force(self, driver: str, sure: bool) -> None:

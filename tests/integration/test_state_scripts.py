@@ -1830,7 +1830,7 @@ def test_a_share_also_counts_what_a_canvas_has_sent(client: redis.Redis, state: 
 
 def long_ago(client: redis.Redis) -> None:
     """Have the job's attempt begun a while ago."""
-    client.hset(JobKeys(JOB).job, mapping={"created_ms": 1, "resumed_ms": 1})
+    client.hset(JobKeys(JOB).job, mapping={"created_ms": 1, "on_its_way_ms": 1})
 
 
 @pytest.mark.parametrize("what", ["runs", "is parked", "is in the queue", "has just begun"])
