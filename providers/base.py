@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import jsonschema
 
+from providers.config import Config
 from providers.errors import InvalidAnswer, Refused, TruncatedAnswer
-from providers.types import Completion, Message, Request, Tool
+from providers.types import Completion, Message, Request, Tool, Usage
 
 Answer = TypeVar("Answer")
+
+BYTES_PER_TOKEN = 3
+"""Fewer than any current tokenizer has on English text or code, so that an estimate is rather too high."""
 
 
 class Provider(ABC):
@@ -22,13 +27,28 @@ class Provider(ABC):
     """
 
     name: ClassVar[str]
+    endpoint: str | None = None
+    """Where the answers come from; those that share it fail together. None: nothing there can fail."""
 
-    def __init__(self, model: str | None = None) -> None:
-        self.model = model
+    def __init__(self, model: str | None = None, config: Config | None = None) -> None:
+        """Make a provider; NotReady when something is missing that can be seen without asking a server."""
+        self.config = config or Config()
+        self.model = model or self.config.catalog.default_model(self.name)
 
     @abstractmethod
     def complete(self, request: Request) -> Completion:
         """Answer one request. With `request.tool`, the completion's text is the tool's arguments as JSON."""
+
+    def check(self) -> None:
+        """Raise ProviderError unless a request would find everything that it needs; asks local servers, never a paid one."""
+
+    def estimate(self, request: Request) -> Usage:
+        """About how many tokens a request will take, rather too many than too few: what a budget sets aside for it."""
+        text = sum(len(message["content"].encode()) for message in request.messages)
+        schema = len(json.dumps(dict(request.tool.schema))) if request.tool else 0
+        asked = request.options.get("max_tokens")
+        most = asked if isinstance(asked, int) and asked > 0 else self.config.catalog.max_tokens(self.name)
+        return Usage(math.ceil((text + schema) / BYTES_PER_TOKEN) + 8 * len(request.messages), most)
 
     def generate(self, messages: Sequence[Message], **options: Any) -> Completion:
         """Answer a conversation with text."""

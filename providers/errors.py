@@ -15,6 +15,8 @@ Every error rebuilds from its `args`, so it can cross a process border by pickle
 
 from __future__ import annotations
 
+from providers.types import Allowance
+
 
 class ProviderError(Exception):
     """A call to a provider did not give an answer.
@@ -24,6 +26,8 @@ class ProviderError(Exception):
         provider: Name of the provider, "" where it is not known.
         status: HTTP status of the vendor's answer, where there was one.
         retry_after_s: Seconds the vendor asked us to wait, where it did.
+        request_id: The vendor's name for the call, where it gave one.
+        allowance: What the vendor's rate-limit headers said.
     """
 
     kind = "provider"
@@ -34,12 +38,16 @@ class ProviderError(Exception):
         provider: str = "",
         status: int | None = None,
         retry_after_s: float | None = None,
+        request_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
-        super().__init__(message, provider, status, retry_after_s)
+        super().__init__(message, provider, status, retry_after_s, request_id, allowance)
         self.message = message
         self.provider = provider
         self.status = status
         self.retry_after_s = retry_after_s
+        self.request_id = request_id
+        self.allowance = allowance
 
     def __str__(self) -> str:
         return f"{self.provider}: {self.message}" if self.provider else self.message

@@ -6,9 +6,14 @@ import importlib
 from functools import cache
 
 from providers.base import Provider
+from providers.config import Config
 from providers.errors import NotReady
 
 _MODULES = {
+    "ollama": "providers.ollama:OllamaProvider",
+    "mlx": "providers.mlx:MlxProvider",
+    "anthropic": "providers.anthropic:AnthropicProvider",
+    "openai": "providers.openai:OpenAIProvider",
     "scaffold": "providers.scaffold:ScaffoldProvider",
     "simulated": "providers.simulated:SimulatedProvider",
 }
@@ -19,20 +24,20 @@ def available() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
-def create(name: str, model: str | None = None) -> Provider:
+def create(name: str, model: str | None = None, config: Config | None = None) -> Provider:
     """Make the provider of that name.
 
     Raises:
-        NotReady: This version has no such provider, or the provider says what it is missing.
+        NotReady: There is no such provider, or the provider says what it is missing.
     """
     if name not in _MODULES:
-        raise NotReady(f"this version has no such provider; use one of {', '.join(_MODULES)}", name)
+        raise NotReady(f"there is no such provider; use one of {', '.join(_MODULES)}", name)
     module, _, attribute = _MODULES[name].partition(":")
     factory: type[Provider] = getattr(importlib.import_module(module), attribute)
-    return factory(model)
+    return factory(model, config)
 
 
 @cache
-def shared(name: str, model: str | None = None) -> Provider:
-    """The one instance of this process for that name and model: connections and loaded models are shared."""
-    return create(name, model)
+def shared(name: str, model: str | None = None, config: Config | None = None) -> Provider:
+    """The one instance of this process for these: connections and loaded models are shared."""
+    return create(name, model, config)

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from providers.base import Provider
+from providers.config import Config
 from providers.errors import (
     AuthFailed,
     BadRequest,
@@ -95,9 +96,21 @@ class SimulatedProvider(Provider):
 
     name: ClassVar[str] = "simulated"
 
-    def __init__(self, model: str | None = None, calls: Iterator[int] = _calls_of_this_process) -> None:
-        super().__init__(model or DEFAULT_MODEL)
+    endpoint = "simulated"
+
+    def __init__(
+        self,
+        model: str | None = None,
+        config: Config | None = None,
+        calls: Iterator[int] = _calls_of_this_process,
+    ) -> None:
+        super().__init__(model or DEFAULT_MODEL, config)
         self._calls = calls
+
+    def estimate(self, request: Request) -> Usage:
+        """Its own count of words; see Provider."""
+        words = sum(len(message["content"].split()) for message in request.messages)
+        return Usage(words, Settings.of(request.options).tokens_out)
 
     def complete(self, request: Request) -> Completion:
         """Answer from the seed and the messages alone; see Provider."""

@@ -32,20 +32,41 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call as the vendor counted them; None where the vendor does not say."""
+    """Tokens of one call as the vendor counted them; None where the vendor does not say.
+
+    `tokens_in` is the whole prompt; `cached_in` of them were read from the vendor's own prompt cache and
+    `cache_written` were written to it, which have prices of their own. `tokens_out` includes reasoning.
+    """
 
     tokens_in: int | None = None
     tokens_out: int | None = None
+    cached_in: int = 0
+    cache_written: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a vendor's rate-limit headers say is left, and for how long: seconds until the figure is whole again."""
+
+    requests: int | None = None
+    requests_reset_s: float | None = None
+    tokens: int | None = None
+    tokens_reset_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's whole answer. With a tool, `text` is the JSON of the tool's arguments."""
+    """A model's whole answer. With a tool, `text` is the JSON of the tool's arguments.
+
+    `model` is the one that answered, in the vendor's words; `request_id` is the vendor's, for its support.
+    """
 
     text: str
     usage: Usage
     finish_reason: FinishReason
     model: str
+    request_id: str | None = None
+    allowance: Allowance | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from providers.base import Provider
+from providers.config import Config
 from providers.errors import BadRequest, Cancelled
 from providers.scaffold import files, prompt, review
 from providers.scaffold.plan import plan_of
@@ -27,8 +28,8 @@ class ScaffoldProvider(Provider):
 
     name: ClassVar[str] = "scaffold"
 
-    def __init__(self, model: str | None = None) -> None:
-        super().__init__(model or DEFAULT_MODEL)
+    def __init__(self, model: str | None = None, config: Config | None = None) -> None:
+        super().__init__(model or DEFAULT_MODEL, config)
 
     def complete(self, request: Request) -> Completion:
         """Answer one of the built-in steps' questions, or say that there is no model; see Provider."""
