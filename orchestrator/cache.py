@@ -5,145 +5,123 @@ A second run of an unchanged spec calls no provider, even when its Redis is a ne
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-from collections.abc import Mapping
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import redis
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator.atomic import write_whole
-from orchestrator.names import RUNS_CACHE_DIR, cache_key
-from providers import Completion, FinishReason, Request, Usage
-
-log = logging.getLogger(__name__)
-
-TRANSPORT_OPTIONS = frozenset({"timeout_s", "keep_alive", "latency_s"})
-"""Options that change how an answer comes, not what it says: no part of the key."""
-
-
-class Entry(BaseModel):
-    """A completion as it is stored; `key` and `text_sha256` betray an entry that was damaged or misfiled."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: str
-    provider: str
-    model: str
-    text: str
-    text_sha256: str
-    finish_reason: FinishReason
-    tokens_in: int | None
-    tokens_out: int | None
-
-    @classmethod
-    def of(cls, key: str, provider: str, completion: Completion) -> Entry:
-        """Store a completion under a key."""
-        return cls(
-            key=key,
-            provider=provider,
-            model=completion.model,
-            text=completion.text,
-            text_sha256=_sha256(completion.text),
-            finish_reason=completion.finish_reason,
-            tokens_in=completion.usage.tokens_in,
-            tokens_out=completion.usage.tokens_out,
-        )
-
-    def completion(self) -> Completion:
-        """The completion that was stored."""
-        return Completion(self.text, Usage(self.tokens_in, self.tokens_out), self.finish_reason, self.model)
+from orchestrator.completions import Entry, parse_entry
+from orchestrator.diskcache import DiskCache
+from orchestrator.names import FLEET, RUNS_CACHE_DIR, JobKeys, cache_key
+from orchestrator.records import CacheUse
+from orchestrator.scripts import Scripts
+from orchestrator.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A found entry and the layer it came from."""
+    """A found entry and the layer it came from: the fleet's, this machine's, or what the step itself has paid for."""
 
     entry: Entry
-    layer: Literal["redis", "disk"]
+    layer: Literal["redis", "disk", "step"]
 
 
-def request_key(provider: str, model: str | None, request: Request, *, kind: str, version: str) -> str:
-    """SHA256 over everything that decides the answer, as canonical JSON.
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """How full a layer of the cache is."""
 
-    Args:
-        provider: Name of the provider.
-        model: The model asked for, with its revision where it has one.
-        request: Messages, tool schema and options.
-        kind: Step kind that asks.
-        version: Hash of the step's own code and prompt.
-    """
-    tool = request.tool
-    return _sha256(
-        json.dumps(
-            {
-                "provider": provider,
-                "model": model,
-                "options": {k: v for k, v in request.options.items() if k not in TRANSPORT_OPTIONS},
-                "kind": kind,
-                "version": version,
-                "messages": list(request.messages),
-                "tool": tool
-                and {"name": tool.name, "description": tool.description, "schema": _plain(tool.schema)},
-            },
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=False,
-        )
-    )
+    entries: int
+    bytes: int
 
 
 class Cache:
-    """Two layers, read in turn and written together. Safe to share between threads."""
+    """Two layers, read in turn and written together. Safe to share between threads.
 
-    def __init__(self, client: redis.Redis, runs_dir: Path, ttl_s: int) -> None:
-        self._client = client
-        self._folder = runs_dir / RUNS_CACHE_DIR
+    Args:
+        client: The fleet's Redis.
+        runs_dir: Where this machine's layer is.
+        ttl_s: Seconds that an entry lives, in either layer.
+        most_bytes: Of each layer; the oldest entries make room for new ones.
+    """
+
+    def __init__(self, client: redis.Redis, runs_dir: Path, ttl_s: int, most_bytes: int = 512 << 20) -> None:
+        self.client = client
+        self.disk = DiskCache(runs_dir / RUNS_CACHE_DIR, ttl_s, most_bytes)
+        self._keep = Scripts(client).script("keep")
         self._ttl_s = ttl_s
+        self._most_bytes = most_bytes
 
     def get(self, key: str) -> Hit | None:
         """Return the entry, None when there is none or it is damaged."""
-        raw: Any = self._client.get(cache_key(key))
+        raw: Any = self.client.get(cache_key(key))
         if raw and (entry := parse_entry(raw, key)):
             return Hit(entry, "redis")
-        if entry := self._on_disk(key):
-            self._client.set(cache_key(key), entry.model_dump_json(), ex=self._ttl_s)
+        if found := self.disk.get(key):
+            entry, age_s = found
+            self._put(entry, self._ttl_s - age_s)
             return Hit(entry, "disk")
         return None
 
     def put(self, entry: Entry) -> None:
         """Store an entry in both layers. A full or read-only disk costs only the disk's layer."""
-        self._client.set(cache_key(entry.key), entry.model_dump_json(), ex=self._ttl_s)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._folder / f"{entry.key}.json", entry.model_dump_json(indent=1).encode())
-        except OSError as error:
-            log.warning("this machine's cache layer was not written: %s", error)
+        self._put(entry, self._ttl_s)
+        self.disk.put(entry)
 
-    def _on_disk(self, key: str) -> Entry | None:
-        try:
-            raw = (self._folder / f"{key}.json").read_bytes()
-        except OSError:
-            return None
-        return parse_entry(raw, key)
+    def stats(self) -> Layer:
+        """How full the fleet's layer is."""
+        entries: Any = self.client.zcount(FLEET["CACHED"], time.time() * 1000, "+inf")
+        used: Any = self.client.get(FLEET["CACHED_BYTES"])
+        return Layer(entries, int(used or 0))
 
+    def clear(self) -> int:
+        """Empty the fleet's layer; returns how many entries it had."""
+        keys: Any = self.client.zrange(FLEET["CACHED"], 0, -1)
+        names = [cache_key(key.decode()) for key in keys]
+        self.client.delete(*names, FLEET["CACHED"], FLEET["CACHED_SIZES"], FLEET["CACHED_BYTES"])
+        return len(names)
 
-def parse_entry(raw: bytes, key: str) -> Entry | None:
-    """Read a stored entry; None when it is not whole or not what its name says."""
-    try:
-        entry = Entry.model_validate_json(raw)
-    except ValidationError:
-        return None
-    return entry if entry.key == key and entry.text_sha256 == _sha256(entry.text) else None
+    def _put(self, entry: Entry, ttl_s: float) -> None:
+        self._keep(args=[entry.key, entry.model_dump_json(), max(1, int(ttl_s * 1000)), self._most_bytes])
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+class StepCache:
+    """The cache as one step of a job uses it. What the step has paid for stays with it, whatever the job's use."""
+
+    def __init__(self, cache: Cache, job_id: str, step: str, use: CacheUse) -> None:
+        self._cache = cache
+        self._answers = JobKeys(job_id).answers
+        self._step = step
+        self._use = use
+
+    @property
+    def shares(self) -> bool:
+        """Whether answers are shared with other steps."""
+        return self._use != "off"
+
+    def get(self, key: str, *, fresh: bool = False) -> Hit | None:
+        """Return the entry, None when there is none; `fresh` when what is there now is new enough for any job."""
+        if self._use != "use":
+            raw: Any = self._cache.client.hget(self._answers, answer_field(self._step, key))
+            if raw and (entry := parse_entry(raw, key)):
+                return Hit(entry, "step")
+        return self._cache.get(key) if self._use == "use" or (self._use == "refresh" and fresh) else None
+
+    def put(self, entry: Entry) -> None:
+        """Store an entry where this step, and others if they may, will find it."""
+        if self._use != "use":
+            field = answer_field(self._step, entry.key)
+            self._cache.client.hset(self._answers, field, entry.model_dump_json())
+        if self.shares:
+            self._cache.put(entry)
 
 
-def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(schema)
+def answer_field(step: str, key: str) -> str:
+    """Where a job without the cache keeps the answer to one question of a step."""
+    return f"{step}:{key}"
+
+
+def make_cache(client: redis.Redis, settings: Settings) -> Cache:
+    """The cache on that Redis and this machine, as the settings have it."""
+    return Cache(client, settings.orch_runs_dir, settings.orch_cache_ttl_s, settings.orch_cache_max_mb << 20)

@@ -5,7 +5,6 @@ Resolved once, at submit. A step's own choices are never overridden.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -13,11 +12,13 @@ from pydantic import ValidationError
 from orchestrator.errors import EnvironmentNotReady, UsageError
 from orchestrator.models import JobSpec, StepSpec
 from orchestrator.settings import Settings
-from providers.errors import NotReady
+from providers import ProviderError
 from providers.registry import create
 
-AUTO = ("scaffold",)
-"""What `auto` tries, in this order, when nothing is named; the last needs nothing."""
+AUTO = ("mlx", "ollama", "anthropic", "openai", "scaffold")
+"""What `auto` tries, in this order, when nothing is named: what costs nothing, what has a key, what needs no model."""
+
+PAID = frozenset({"anthropic", "openai"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def resolve(spec: JobSpec, flags: Flags, environment: Settings, settings: Settin
             model or (spec.model if spec.provider == "auto" else None) or settings.provider_model,
         )
     else:
-        provider, why = _first_ready()
+        model = model or spec.model or settings.provider_model
+        provider, model, why = _first_ready(model, settings)
     changed = {
         "provider": provider,
         "model": model,
@@ -90,12 +92,22 @@ def resolve(spec: JobSpec, flags: Flags, environment: Settings, settings: Settin
     return Choice(resolved, why)
 
 
-def require_ready(spec: JobSpec) -> None:
+def require_ready(spec: JobSpec, settings: Settings) -> None:
     """Raise EnvironmentNotReady unless this machine can serve every step of the spec."""
-    for choice in (spec.provider, *(step.provider for step in spec.all_steps() if step.provider)):
-        errors = list(_unready(fallbacks(choice)))
-        if len(errors) == len(fallbacks(choice)):
-            raise EnvironmentNotReady(str(errors[0]))
+    wanted = {(fallbacks(step.provider or spec.provider), model_of(spec, step)) for step in spec.all_steps()}
+    for names, model in wanted:
+        problems = [unready(name, model if n == 0 else None, settings) for n, name in enumerate(names)]
+        if all(problems):
+            raise EnvironmentNotReady(str(problems[0]))
+
+
+def unready(name: str, model: str | None, settings: Settings) -> str | None:
+    """Why this machine cannot ask that provider for that model now; None when it can."""
+    try:
+        create(name, model, settings.provider_config).check()
+    except ProviderError as error:
+        return str(error)
+    return None
 
 
 def fallbacks(provider: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -119,16 +131,18 @@ def model_of(spec: JobSpec, step: StepSpec) -> str | None:
     return step.model or (spec.model if same else None)
 
 
-def _first_ready() -> tuple[str, str]:
+def _first_ready(model: str | None, settings: Settings) -> tuple[str, str | None, str]:
+    """The first provider that is ready here, the model that it would be asked for, and why it is that one."""
+    config = settings.provider_config
     for name in AUTO:
-        if not list(_unready((name,))):
-            return name, "the first that is ready here (auto)"
-    raise EnvironmentNotReady(f"none of these providers is ready: {', '.join(AUTO)}")
-
-
-def _unready(names: Iterable[str]) -> Iterable[NotReady]:
-    for name in names:
+        own = None if name == "scaffold" else model
+        if name in PAID and own and not config.catalog.knows(name, own):
+            continue
         try:
-            create(name)
-        except NotReady as error:
-            yield error
+            provider = create(name, own, config)
+            asked = own or provider.preferred_model()
+            create(name, asked, config).check()
+        except ProviderError:
+            continue
+        return name, asked if name != "scaffold" else None, "the first that is ready here (auto)"
+    raise EnvironmentNotReady(f"none of these providers is ready: {', '.join(AUTO)}")

@@ -1,74 +1,84 @@
-"""The one way from a step to a provider: cache, one attempt at the provider, the next provider, events."""
+"""The one way from a step to a provider.
+
+For every question: the cache, and one asker at a time in the whole fleet → for every try: the budget, the model's
+limits, the provider's circuit, one attempt → a retry, when that may help → the next provider, when this one will not
+answer.
+"""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Literal, TypeVar
 
-from orchestrator.cache import Cache, Entry, request_key
+from orchestrator.admission import Admission, MustWait
+from orchestrator.cache import StepCache
+from orchestrator.calls import Asker, Calls, pause
+from orchestrator.completions import Entry, request_key
 from orchestrator.events import Act
+from orchestrator.retry import INLINE_S, Parked, Tries
 from providers import Completion, Message, Provider, ProviderError, Request, Tool, arguments, ask
-from providers.errors import NotReady, Unavailable
+from providers.errors import NotReady, Retryable, Unavailable
 
 Answer = TypeVar("Answer")
 
-FREE_PROVIDERS = frozenset({"scaffold", "simulated", "ollama", "mlx"})
-"""They run on the user's own machines: a call costs 0. What any other costs is unknown until it has a price."""
-
-
-Emit = Callable[..., None]
-"""Adds `Act`s to the events of the step that asks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """Who asks, and how: what of a step the gateway needs to know.
-
-    `version` is the hash of the step's own code and prompts. `cancelled` is set when nobody wants the answer.
-    """
-
-    kind: str
-    version: str
-    providers: Sequence[Provider]
-    options: Mapping[str, Any]
-    emit: Emit
-    cancelled: threading.Event
+SOONEST_LOOK_S, LATEST_LOOK_S = 0.03, 0.4
+"""How soon a step that waits for another's answer looks again whether it is there: later and later."""
+OTHERS_ANSWER_S = 2.0
+"""For how long a step is parked that waits for another's answer."""
 
 
 class Gateway:
-    """Asks models on behalf of one step."""
+    """Asks models on behalf of one step.
 
-    def __init__(self, cache: Cache, asker: Asker) -> None:
+    Its methods raise ProviderError when no provider answers, BudgetExceeded, and Parked when the step must wait long.
+    """
+
+    def __init__(self, cache: StepCache, admission: Admission, asker: Asker) -> None:
         self._cache = cache
+        self._admission = admission
         self._asker = asker
 
     def generate(self, messages: Sequence[Message], read: Callable[[str], Answer]) -> Answer:
         """Ask for text; `read` makes an answer of it, its ValueError leads to a re-ask."""
-        return self._first_ready(messages, None, lambda completion: read(completion.text))
+        return self._first_answer(messages, None, lambda completion: read(completion.text))
 
     def tool_call(
         self, messages: Sequence[Message], tool: Tool, read: Callable[[dict[str, Any]], Answer]
     ) -> Answer:
         """Ask for arguments that fit the tool's schema and that `read` takes."""
-        return self._first_ready(messages, tool, lambda completion: read(arguments(completion, tool)))
+        return self._first_answer(messages, tool, lambda completion: read(arguments(completion, tool)))
 
-    def _first_ready(
+    # --- providers in turn ----------------------------------------------------------------------------------------
+
+    def _first_answer(
         self, messages: Sequence[Message], tool: Tool | None, read: Callable[[Completion], Answer]
     ) -> Answer:
         request = Request(messages, tool, self._asker.options, self._asker.cancelled)
-        *others, last = self._asker.providers
-        for provider, following in zip(others, self._asker.providers[1:], strict=True):
+        providers = self._left()
+        for provider, following in pairwise(providers):
             try:
-                return self._cached(provider, request, read)
-            except Unavailable as error:
-                about = {"from": provider.name, "to": following.name, "reason": error.kind}
+                return self._answer(provider, request, read, may_wait=False)
+            except (Unavailable, Retryable, MustWait) as error:
+                reason = error.kind if isinstance(error, ProviderError) else "circuit_open"
+                if isinstance(error, Retryable):
+                    self._asker.tries = Tries(provider=following.name, failed=0, since=time.time())
+                about = {"from": provider.name, "to": following.name, "reason": reason}
                 self._asker.emit(Act("provider.fallback", about, "WARN"))
-        return self._cached(last, request, read)
+        return self._answer(providers[-1], request, read, may_wait=True)
 
-    def _cached(self, provider: Provider, request: Request, read: Callable[[Completion], Answer]) -> Answer:
+    def _left(self) -> Sequence[Provider]:
+        """The providers that an earlier run of the step had not given up when it was parked."""
+        providers, tries = self._asker.providers, self._asker.tries
+        at = [n for n, one in enumerate(providers) if tries and one.name == tries.provider]
+        return providers[at[0] :] if at else providers
+
+    # --- the cache ------------------------------------------------------------------------------------------------
+
+    def _answer(
+        self, provider: Provider, request: Request, read: Callable[[Completion], Answer], *, may_wait: bool
+    ) -> Answer:
         """Answer from the cache, or from the provider into the cache: only an answer that could be read is kept.
 
         It is kept under the question as it was first asked, so that a re-ask is not repeated either.
@@ -76,36 +86,74 @@ class Gateway:
         asker = self._asker
         key = request_key(provider.name, provider.model, request, kind=asker.kind, version=asker.version)
         about = {"key": key, "provider": provider.name, "model": provider.model}
-        if hit := self._cache.get(key):
-            try:
-                answer = read(hit.entry.completion())
-            except ValueError:
-                pass  # what was good for an older reader is asked for anew
-            else:
-                asker.emit(Act("cache.hit", {**about, "model": hit.entry.model, "layer": hit.layer}))
-                return answer
-        news = [Act("cache.miss", about)]
-        completion, answer = ask(lambda asked: self._call(provider, asked, key, news), request, read)
-        self._cache.put(Entry.of(key, provider.name, completion))
-        return answer
-
-    def _call(self, provider: Provider, request: Request, key: str, news: list[Act]) -> Completion:
-        """One attempt at the provider, between its two events; what is news goes with the first."""
-        about = {"key": key, "provider": provider.name, "model": provider.model}
-        self._asker.emit(*news, Act("llm.request", {**about, "messages": len(request.messages)}))
-        news.clear()
-        start = time.monotonic()
+        alone = provider.endpoint is None or not self._cache.shares
+        turn = _Turn(self._admission, asker, key, alone=alone)
         try:
-            completion = provider.complete(request)
-        except Exception as error:
-            kind = error.kind if isinstance(error, ProviderError) else "internal"
-            ended = {"success": False, "finish_reason": "error", "error": kind}
-            self._asker.emit(Act("llm.response", {**about, **ended, **_figures(provider, start)}, "WARN"))
-            raise
-        completion = replace(completion, text=completion.text.encode(errors="replace").decode())
-        ended = {"success": True, "finish_reason": completion.finish_reason, "model": completion.model}
-        self._asker.emit(Act("llm.response", {**about, **ended, **_figures(provider, start, completion)}))
-        return completion
+            while not (kept := self._kept(key, about, read, fresh=turn.waited)) and not turn.ours:
+                if turn.take_or_wait() == "ask":
+                    break
+            if kept:
+                return kept[0]
+            calls = Calls(
+                self._admission, asker, provider, about, [Act("cache.miss", about)], may_wait=may_wait
+            )
+            completion, answer = ask(calls.whole, request, read)
+            self._cache.put(Entry.of(key, provider.name, completion))
+            return answer
+        finally:
+            turn.give_back()
+
+    def _kept(
+        self, key: str, about: dict[str, Any], read: Callable[[Completion], Answer], *, fresh: bool
+    ) -> tuple[Answer] | None:
+        """The answer that the cache has; `fresh` when what it has may be an answer to a question asked just now."""
+        hit = self._cache.get(key, fresh=fresh)
+        if not hit:
+            return None
+        try:
+            answer = read(hit.entry.completion())
+        except ValueError:
+            return None  # what was good for an older reader is asked for anew
+        self._asker.emit(Act("cache.hit", {**about, "model": hit.entry.model, "layer": hit.layer}))
+        return (answer,)
+
+
+class _Turn:
+    """One step's turn to ask a question that other steps of the fleet may be asking, too.
+
+    Nobody waits for a turn that nobody has: it is given back with the step's token, however the step ends.
+    """
+
+    def __init__(self, admission: Admission, asker: Asker, key: str, *, alone: bool) -> None:
+        self._admission = admission
+        self._asker = asker
+        self._key = key
+        self._waited_s = 0.0
+        self._held = False
+        self.ours = alone
+
+    @property
+    def waited(self) -> bool:
+        """Whether somebody else had the turn before."""
+        return self._waited_s > 0
+
+    def take_or_wait(self) -> Literal["ask", "look", "wait"]:
+        """Take the turn if it is free, else wait a little for who has it; Parked when that takes long."""
+        verdict = self._admission.lead(self._asker.holder, self._key)
+        if verdict != "wait":
+            self.ours = self._held = True
+            return verdict
+        if self._waited_s > INLINE_S:
+            raise Parked("another step is asking the same question", OTHERS_ANSWER_S, self._asker.tries)
+        seconds = min(max(self._waited_s, SOONEST_LOOK_S), LATEST_LOOK_S)
+        pause(self._asker, seconds)
+        self._waited_s += seconds
+        return "wait"
+
+    def give_back(self) -> None:
+        """Let another have it."""
+        if self._held:
+            self._admission.land(self._asker.holder, self._key)
 
 
 def ready_providers(
@@ -125,12 +173,3 @@ def ready_providers(
     if not ready:
         raise errors[0]
     return ready
-
-
-def _figures(provider: Provider, start: float, completion: Completion | None = None) -> dict[str, Any]:
-    return {
-        "duration_s": round(time.monotonic() - start, 6),
-        "tokens_in": completion.usage.tokens_in if completion else None,
-        "tokens_out": completion.usage.tokens_out if completion else None,
-        "cost_usd": 0.0 if provider.name in FREE_PROVIDERS else None,
-    }

@@ -19,9 +19,10 @@ from orchestrator.canvas import Driver, choose_driver, part, send_canvas, send_e
 from orchestrator.choices import fallbacks, first, model_of
 from orchestrator.errors import OrchError, UsageError
 from orchestrator.events import Event
-from orchestrator.models import JobSpec
+from orchestrator.models import Budget, JobSpec
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
+from orchestrator.records import CacheUse
 from orchestrator.runfolder import ContentChanged, RunFolder
 from orchestrator.spec import LoadedSpec
 from orchestrator.state import Dispatch, Stale, State
@@ -41,26 +42,37 @@ class Jobs:
         """Their state."""
         return State(self.client)
 
-    def submit(self, loaded: LoadedSpec, spec: JobSpec) -> str:
+    def submit(self, loaded: LoadedSpec, spec: JobSpec, cache: CacheUse = "use") -> str:
         """Store a job and send its first attempt.
 
         Args:
             loaded: The spec as the user wrote it.
             spec: The same after `choices.resolve`: with a provider and a concurrency.
+            cache: How the job uses the cache.
         """
         job_id, plan = f"job_{secrets.token_hex(6)}", spec.plan()
-        fields = self._fields(spec, plan) | {"source": loaded.source}
-        sent = self.state.submit(job_id, fields, plan.dependents, about(loaded, spec))
+        fields = (
+            self._fields(spec, plan) | {"source": loaded.source, "cache": cache} | budget_fields(spec.budget)
+        )
+        sent = self.state.submit(job_id, fields, plan.dependents, about(loaded, spec) | {"cache": cache})
         self._send(job_id, spec, sent, fields["driver"])
         return job_id
 
-    def resume(self, job_id: str, *, force: bool = False, lost: Mapping[str, str] | None = None) -> None:
+    def resume(
+        self,
+        job_id: str,
+        *,
+        force: bool = False,
+        lost: Mapping[str, str] | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         """Begin another attempt at what is not done yet.
 
         Args:
             job_id: A job that Redis knows.
             force: Also when the job succeeded or is under way.
             lost: What `restore` returned, for the events.
+            budget: Goes before the job's own, figure by figure. What was spent stays spent.
 
         Raises:
             UsageError: The job succeeded, or is under way.
@@ -69,7 +81,7 @@ class Jobs:
         plan, done = spec.plan(), self.state.succeeded(job_id)
         todo = [step.id for step in plan.steps if step.id not in done]
         driver = choose_driver(part(plan, todo), _concurrency(spec)) if todo else "ready"
-        sent = self.state.resume(job_id, driver, {}, force=force, lost=lost)
+        sent = self.state.resume(job_id, driver, budget_fields(budget), force=force, lost=lost)
         if isinstance(sent, Stale):
             raise UsageError(
                 f"{job_id} is {sent.reason}: there is nothing to resume; --force does it all the same"
@@ -109,6 +121,10 @@ class Jobs:
             "status": progress.status if progress.over else "cancelled",
             "attempt": progress.attempt,
             "created_ms": progress.created_ms,
+            "cache": progress.about.get("cache", "use"),
+            "spent_tokens": progress.usage().tokens_in + progress.usage().tokens_out,
+            "spent_usd": progress.usage().cost_usd or 0,
+            **budget_fields(spec.budget),
         }
         self.state.restore(folder.job_id, fields, plan.dependents, records, kept, folder.read_events(), blobs)
         return lost
@@ -141,6 +157,14 @@ class Jobs:
             "timeout_ms": int(spec.timeout_s * 1000),
             "ttl_s": self.result_ttl_s,
         }
+
+
+def budget_fields(budget: Budget | None) -> dict[str, Any]:
+    """A budget as the job's hash has it."""
+    return {
+        f"budget_{name}": most
+        for name, most in (budget.model_dump(exclude_none=True) if budget else {}).items()
+    }
 
 
 def about(loaded: LoadedSpec, spec: JobSpec) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from orchestrator.errors import Interrupted, UsageError
 from orchestrator.events import Event
 from orchestrator.jobs import Jobs
 from orchestrator.mirror import Mirror
-from orchestrator.models import JobSpec
+from orchestrator.models import Budget, JobSpec
 from orchestrator.progress import Progress
+from orchestrator.records import CacheUse
 from orchestrator.runfolder import RunFolder
 from orchestrator.settings import Settings
 from orchestrator.spec import LoadedSpec
@@ -29,18 +30,22 @@ Watch = Callable[[Progress, list[Event]], None]
 DRAIN_S = 5.0
 
 
-def submit_here(settings: Settings, loaded: LoadedSpec, spec: JobSpec, watch: Watch) -> Progress:
+def submit_here(
+    settings: Settings, loaded: LoadedSpec, spec: JobSpec, watch: Watch, cache: CacheUse = "use"
+) -> Progress:
     """Run a new job of a spec; `spec` is the resolved one. See `run_here`."""
-    return run_here(settings, spec, lambda jobs: jobs.submit(loaded, spec), watch)
+    return run_here(settings, spec, lambda jobs: jobs.submit(loaded, spec, cache), watch)
 
 
-def resume_here(settings: Settings, folder: RunFolder, watch: Watch) -> Progress:
+def resume_here(
+    settings: Settings, folder: RunFolder, watch: Watch, budget: Budget | None = None
+) -> Progress:
     """Go on with a job from its run folder. See `run_here`."""
     if folder.progress().status == "succeeded":
         raise UsageError(f"{folder.job_id} has succeeded: there is nothing to resume")
 
     def start(jobs: Jobs) -> str:
-        jobs.resume(folder.job_id, lost=jobs.restore(folder))
+        jobs.resume(folder.job_id, lost=jobs.restore(folder), budget=budget)
         return folder.job_id
 
     return run_here(settings, folder.read_spec(), start, watch)

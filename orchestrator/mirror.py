@@ -18,11 +18,12 @@ from typing import Any, Self
 import redis
 
 from orchestrator.atomic import lock, write_atomic
-from orchestrator.cache import parse_entry
+from orchestrator.cache import answer_field
+from orchestrator.completions import parse_entry
 from orchestrator.events import Event, id_order
 from orchestrator.filestore import ContentRefused, FileStore
 from orchestrator.manifest import Manifest
-from orchestrator.names import cache_key
+from orchestrator.names import JobKeys, cache_key
 from orchestrator.paths import UnsafePath
 from orchestrator.progress import Progress
 from orchestrator.runfolder import RunFolder
@@ -100,7 +101,7 @@ class Mirror:
                 for artifact in event.get("artifacts", ()):
                     self._content(self._artifacts, artifact["name"], artifact["sha256"], 0o644)
                 for key in self.progress.steps[event.step or ""].asked:
-                    self._cache_entry(key)
+                    self._cache_entry(event.step or "", key)
 
     def _inputs(self) -> None:
         job = self._state.job(self._folder.job_id)
@@ -134,8 +135,9 @@ class Mirror:
             if sha256 != following and content is not None:
                 FileStore(self._folder.superseded).safe_write(sha256, content)
 
-    def _cache_entry(self, key: str) -> None:
+    def _cache_entry(self, step: str, key: str) -> None:
         raw: Any = self._client.get(cache_key(key))
+        raw = raw or self._client.hget(JobKeys(self._folder.job_id).answers, answer_field(step, key))
         if raw and parse_entry(raw, key):
             write_atomic(self._folder.cache / f"{key}.json", json.dumps(json.loads(raw), indent=1).encode())
 

@@ -21,6 +21,15 @@ FLEET = {
     "LEADER": f"{KEY_PREFIX}leader",  # the worker that looks after all jobs, for a few seconds
     "TICKS": f"{KEY_PREFIX}ticks",  # hash: last time a leader looked, and since when without a gap
     "STOPS": f"{KEY_PREFIX}stops",  # counts jobs that ended: workers look whether one of theirs did
+    "HOLDS": f"{KEY_PREFIX}holds:",  # prefix: + token → set: what a running step holds of the fleet's, see lib.lua
+    "LIMIT": f"{KEY_PREFIX}limit:",  # prefix: + provider/model → hash: what the vendor said is left; suffixes below it
+    "CIRCUIT": f"{KEY_PREFIX}circuit:",  # prefix: + circuit → hash: state, failures, epoch, until_ms, probe
+    "CIRCUITS": f"{KEY_PREFIX}circuits",  # set: circuits there are
+    "FLIGHT": f"{KEY_PREFIX}flight:",  # prefix: + cache key → token of the step that asks for all who ask the same
+    "CACHE": f"{KEY_PREFIX}cache:",  # prefix: + cache key → JSON of a completion
+    "CACHED": f"{KEY_PREFIX}cached",  # sorted set: cache key by the time it expires, in ms
+    "CACHED_SIZES": f"{KEY_PREFIX}cached-sizes",  # hash: cache key → bytes
+    "CACHED_BYTES": f"{KEY_PREFIX}cached-bytes",  # sum of those
     "QUEUE_LIST": f"{CELERY_PREFIX}{QUEUE}",  # Celery's own list of waiting messages
 }
 """The prefix, and Redis keys of the whole fleet, by the names that the Lua scripts know them by."""
@@ -38,7 +47,7 @@ def task_name(kind: str) -> str:
 
 def cache_key(sha256: str) -> str:
     """Redis key of one cached completion."""
-    return f"{KEY_PREFIX}cache:{sha256}"
+    return f"{FLEET['CACHE']}{sha256}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,8 @@ class JobKeys:
     queued   set     steps dispatched and not claimed yet
     leases   zset    step id by the time its lease runs out, in ms; a step is running while it is in here
     parked   zset    step id by the time it is due, in ms
+    reserved hash    call → "tokens usd" that the job's budget keeps for it
+    answers  hash    step id:cache key → an answer that a job without the cache has paid for
     events   stream
     """
 
@@ -81,6 +92,11 @@ class JobKeys:
     def blobs(self) -> str:
         """Contents of artifacts and output files."""
         return f"{self.job}:blobs"
+
+    @property
+    def answers(self) -> str:
+        """Answers that steps of a job without the cache have paid for."""
+        return f"{self.job}:answers"
 
     @property
     def results(self) -> str:

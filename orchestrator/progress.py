@@ -233,6 +233,8 @@ class Progress:
         step.status, step.started_ms, step.finished_ms = "pending", None, None
 
     def _step_retrying(self, event: Event, step: StepProgress) -> None:
+        if event.get("inline"):
+            return  # it goes on in the same run
         step.status, step.started_ms, step.finished_ms = "pending", None, None
         if wait_ms := event.get("wait_ms"):
             step.parked = {"reason": event.get("reason"), "until": iso(event.at_ms + wait_ms)}

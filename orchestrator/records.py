@@ -10,6 +10,8 @@ SCHEMA_VERSION = 1
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 StepStatus = Literal["pending", "queued", "running", "succeeded", "failed", "skipped", "cancelled"]
+CacheUse = Literal["use", "refresh", "off"]
+"""How a job uses the cache: as it is, only to store new answers in it, or not at all."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 JobId = Annotated[str, StringConstraints(pattern=r"^job_[0-9a-f]{12}$")]
 

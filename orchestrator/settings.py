@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import EnvironmentNotReady
+from providers.config import Config
 
 
 class Settings(BaseSettings):
@@ -36,6 +37,8 @@ class Settings(BaseSettings):
     orch_redis_url: SecretStr | None = None
     orch_runs_dir: Path = Path("runs")
     orch_cache_ttl_s: int = Field(default=7 * 86_400, ge=1)
+    orch_cache_max_mb: int = Field(default=512, ge=1)
+    orch_models_file: Path | None = None
     orch_lease_s: float = Field(default=15, ge=1, le=3600)
     orch_result_ttl_s: int = Field(default=7 * 86_400, ge=60)
     orch_worker_grace_s: float = Field(default=10, ge=0)
@@ -45,6 +48,20 @@ class Settings(BaseSettings):
     def redis_url(self) -> str | None:
         """The fleet's Redis, in redis-py's spelling."""
         return client_url(self.orch_redis_url.get_secret_value()) if self.orch_redis_url else None
+
+    @property
+    def provider_config(self) -> Config:
+        """What providers are told."""
+        return Config(
+            timeout_s=self.provider_timeout_s,
+            openai_api_key=self.openai_api_key,
+            openai_base_url=self.openai_base_url,
+            anthropic_api_key=self.anthropic_api_key,
+            anthropic_base_url=self.anthropic_base_url,
+            ollama_host=self.ollama_host,
+            hf_home=self.hf_home,
+            models_file=self.orch_models_file,
+        )
 
 
 def load_settings(*, dotenv: bool = True) -> Settings:

@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import secrets
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import redis
-from redis.commands.core import Script
 
 from orchestrator.events import Act, Event, to_fields
 from orchestrator.models import JobSpec
 from orchestrator.names import FLEET, JobKeys
-from orchestrator.records import Failure, StepResult, whole_text
+from orchestrator.records import CacheUse, Failure, StepResult, whole_text
+from orchestrator.scripts import Scripts, packed
 
 LOSSES_UNTIL_ALONE = 2
 """A step with which workers died that often runs in a process of its own."""
-
-_LUA = Path(__file__).parent / "lua"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +35,20 @@ class Claim:
     """What became of a message.
 
     `run`: the step is the caller's. `alone`: likewise, but in a process of its own. `done`: it succeeded before.
-    `void`: the message has no right to run it, for this reason. `tries` says how often the step was parked.
+    `void`: the message has no right to run it, for this reason. `retry` is what the last run left with `release`.
     """
 
     verdict: Literal["run", "alone", "done", "void"]
     reason: str = ""
-    tries: int = 0
+    retry: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """A job as it was submitted: its resolved spec, and how it uses the cache (`CacheUse`)."""
+
+    spec: JobSpec
+    cache: CacheUse = "use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +66,13 @@ class Lead:
     jobs: tuple[str, ...]
 
 
-@cache
-def _source(name: str) -> str:
-    """A script behind the names of the fleet's keys and what all scripts share, on one line less than it seems."""
-    keys = "".join(f"local {name} = '{key}' " for name, key in FLEET.items())
-    return keys + (_LUA / "lib.lua").read_text() + (_LUA / f"{name}.lua").read_text()
-
-
 class State:
     """The state of all jobs on one Redis. Cheap to make, safe to share between threads."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._run: Callable[[str], Script] = cache(lambda name: client.register_script(_source(name)))
-
-    def _call(self, name: str, job_id: str, *args: Any) -> tuple[str, list[Any]]:
-        verdict, found = json.loads(self._run(name)(keys=[JobKeys(job_id).job], args=args))
-        return verdict, found
+        self._scripts = Scripts(client)
+        self._call = self._scripts.call
 
     # --- a job's life ---------------------------------------------------------------------------------------------
 
@@ -172,7 +166,7 @@ class State:
         )
         match verdict:
             case "run" | "alone":
-                return Claim(verdict, tries=found[0])
+                return Claim(verdict, retry=found[0])
             case "done":
                 return Claim(verdict)
             case _:
@@ -180,17 +174,17 @@ class State:
 
     def renew(self, held: Iterable[tuple[str, str, str]], lease_s: float) -> list[bool]:
         """Prolong leases, each given as (job, step, token); False for a step that is no longer the caller's."""
-        pipe, script = self._client.pipeline(transaction=False), self._run("renew")
+        pipe, script = self._client.pipeline(transaction=False), self._scripts.script("renew")
         for job_id, step, token in held:
             script(keys=[JobKeys(job_id).job], args=[step, token, int(lease_s * 1000)], client=pipe)
         return [json.loads(reply)[0] == "ok" for reply in pipe.execute()]
 
     def release(
-        self, job_id: str, step: str, token: str, reason: str, wait_s: float = 0
+        self, job_id: str, step: str, token: str, reason: str, wait_s: float = 0, retry: str = ""
     ) -> list[Dispatch] | Stale:
-        """Give a running step back, for another worker now, or parked for some seconds."""
+        """Give a running step back, for another worker now, or parked for some seconds; `retry` is for its next run."""
         wait_ms = int(wait_s * 1000)
-        verdict, sent = self._call("release", job_id, step, token, whole_text(reason), wait_ms)
+        verdict, sent = self._call("release", job_id, step, token, whole_text(reason), wait_ms, retry)
         return _sent(verdict, sent)
 
     def succeed(
@@ -227,7 +221,7 @@ class State:
 
     def emit(self, job_id: str, step: str | None, *acts: Act) -> None:
         """Add events that change no state, in one go. Those of a job that Redis does not know are dropped."""
-        told = [(act.type, act.level, step or "", json.dumps(act.data) if act.data else "") for act in acts]
+        told = [(kind, level, step or "", data) for kind, level, data in map(packed, acts)]
         self._call("emit", job_id, *(field for one in told for field in one))
 
     # --- recovery -------------------------------------------------------------------------------------------------
@@ -241,7 +235,7 @@ class State:
             ttl_s: Seconds after which it counts as gone.
             settling_s: Seconds without a gap until leases may be acted on.
         """
-        script = self._run("lead")
+        script = self._scripts.script("lead")
         verdict, found = json.loads(script(args=[worker, slots, int(ttl_s * 1000), int(settling_s * 1000)]))
         return Lead(found[0] == "calm", tuple(found[1:])) if verdict == "lead" else None
 
@@ -266,6 +260,11 @@ class State:
         """The job's resolved spec."""
         raw: Any = self._client.hget(JobKeys(job_id).job, "spec")
         return JobSpec.model_validate_json(raw)
+
+    def order(self, job_id: str) -> JobOrder:
+        """What the job was submitted as."""
+        spec, cache = cast("tuple[bytes, bytes]", self._client.hmget(JobKeys(job_id).job, ["spec", "cache"]))
+        return JobOrder(JobSpec.model_validate_json(spec), cast("CacheUse", cache.decode()))
 
     def succeeded(self, job_id: str) -> set[str]:
         """Ids of the steps that are done."""

@@ -30,6 +30,9 @@ class Provider(ABC):
     endpoint: str | None = None
     """Where the answers come from; those that share it fail together. None: nothing there can fail."""
 
+    keeps_to_max_tokens: ClassVar[bool] = True
+    """Whether the option max_tokens bounds the answer, so that a budget may cut it short."""
+
     def __init__(self, model: str | None = None, config: Config | None = None) -> None:
         """Make a provider; NotReady when something is missing that can be seen without asking a server."""
         self.config = config or Config()
@@ -39,8 +42,12 @@ class Provider(ABC):
     def complete(self, request: Request) -> Completion:
         """Answer one request. With `request.tool`, the completion's text is the tool's arguments as JSON."""
 
-    def check(self) -> None:
-        """Raise ProviderError unless a request would find everything that it needs; asks local servers, never a paid one."""
+    def check(self) -> None:  # noqa: B027 - most have nothing to check
+        """Raise ProviderError unless a request would find all that it needs; asks local servers, never a paid one."""
+
+    def preferred_model(self) -> str | None:
+        """The model to ask when the user names none: what is there already, for a provider that can tell."""
+        return self.model
 
     def estimate(self, request: Request) -> Usage:
         """About how many tokens a request will take, rather too many than too few: what a budget sets aside for it."""

@@ -1,4 +1,4 @@
-"""What is known of vendors' models: default, price, limits. Data, not code: `models.toml`, and the user's own over it."""
+"""What is known of vendors' models: default, price, limits. It is data: `models.toml`, and the user's own over it."""
 
 from __future__ import annotations
 
@@ -73,6 +73,10 @@ class Catalog:
     def default_model(self, provider: str) -> str | None:
         """The model that is asked when none is named."""
         return self._vendor(provider).default_model
+
+    def knows(self, provider: str, model: str) -> bool:
+        """Whether a model is listed as that provider's."""
+        return model in self._vendor(provider).models
 
     def max_tokens(self, provider: str) -> int:
         """How long an answer may be when nobody says how long."""

@@ -97,6 +97,7 @@ class SimulatedProvider(Provider):
     name: ClassVar[str] = "simulated"
 
     endpoint = "simulated"
+    keeps_to_max_tokens: ClassVar[bool] = False
 
     def __init__(
         self,

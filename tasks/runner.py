@@ -16,20 +16,23 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, Literal
 
-from orchestrator.cache import Cache
+from orchestrator.admission import Admission, BudgetExceeded, Holder
+from orchestrator.cache import Cache, StepCache, make_cache
+from orchestrator.calls import Asker
 from orchestrator.child import Child
 from orchestrator.choices import fallbacks, model_of
 from orchestrator.connection import connect
 from orchestrator.events import Act
-from orchestrator.gateway import Asker, Gateway, ready_providers
+from orchestrator.gateway import Gateway, ready_providers
 from orchestrator.lease import Heartbeat, Hold
 from orchestrator.models import JobSpec
 from orchestrator.paths import safe_relative
 from orchestrator.records import Artifact, Failure, OutputFile, StepResult
+from orchestrator.retry import Parked, Tries
+from orchestrator.scripts import Scripts
 from orchestrator.settings import Settings
-from orchestrator.state import Dispatch, Stale, State
+from orchestrator.state import Dispatch, JobOrder, Stale, State
 from providers import Provider, ProviderError
-from providers.errors import RateLimited
 from providers.registry import shared
 from tasks.step import Output, Step, StepError, StepKind
 
@@ -48,8 +51,7 @@ ASKED_CODES = frozenset({130, 143, -signal.SIGINT, -signal.SIGTERM})
 """Or that a signal to the whole group (Ctrl-C, systemd) ended it, or its lifeline: the step is not to blame."""
 LAST_WORDS_S = 0.5
 """How long a process that runs a step alone has to end by itself after its step has ended."""
-MOST_WAIT_S = 60.0
-MOST_SPECS = 100
+MOST_JOBS = 100
 MAX_FILE_BYTES = 4 << 20
 MAX_STEP_BYTES = 64 << 20
 
@@ -72,6 +74,7 @@ class Wait:
 
     reason: str
     seconds: float
+    tries: Tries | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,11 @@ class Runner:
 
     state: State
     cache: Cache
+    admission: Admission
     heartbeat: Heartbeat
     create_provider: Callable[[str, str | None], Provider]
     settings: Settings
-    _specs: dict[str, JobSpec] = field(default_factory=dict)
+    _jobs: dict[str, JobOrder] = field(default_factory=dict)
 
     def run(self, kind: StepKind, job_id: str, step_id: str, ticket: int) -> Ended:
         """Claim the step, run its code, commit what it made."""
@@ -101,13 +105,13 @@ class Runner:
             return Ended("done" if claim.verdict == "done" else "void", claim.reason)
         with self.heartbeat.holding(job_id, step_id, token) as hold:
             if claim.verdict == "alone":
-                return self._alone(hold, claim.tries)
-            return self.execute(kind, hold, claim.tries)
+                return self._alone(hold, claim.retry)
+            return self.execute(kind, hold, claim.retry)
 
-    def execute(self, kind: StepKind, hold: Hold, tries: int) -> Ended:
+    def execute(self, kind: StepKind, hold: Hold, retry: str) -> Ended:
         """Run the code of a claimed step and commit what it made."""
         started = time.monotonic()
-        ended = self._attempt(kind, hold, tries)
+        ended = self._attempt(kind, hold, retry)
         about = {"duration_s": round(time.monotonic() - started, 6)}
         if isinstance(ended, Made):
             sent = self.state.succeed(hold.job_id, hold.step, hold.token, ended.result, ended.blobs, about)
@@ -119,7 +123,8 @@ class Runner:
         if hold.reason == "shutdown":
             ended = Wait("its worker was shut down", 0)
         if isinstance(ended, Wait):
-            sent = self.state.release(hold.job_id, hold.step, hold.token, ended.reason, ended.seconds)
+            retry = ended.tries.model_dump_json() if ended.tries else ""
+            sent = self.state.release(hold.job_id, hold.step, hold.token, ended.reason, ended.seconds, retry)
             return _told("back", sent, ended.reason)
         if hold.reason == "timeout":
             message = f"the step did not end within its timeout_s of {hold.limit_s:g} s"
@@ -127,28 +132,24 @@ class Runner:
         sent = self.state.fail(hold.job_id, hold.step, hold.token, ended, about)
         return _told("failed", sent, ended.message)
 
-    def _attempt(self, kind: StepKind, hold: Hold, tries: int) -> Made | Failure | Wait:
+    def _attempt(self, kind: StepKind, hold: Hold, retry: str) -> Made | Failure | Wait:
         """Run the step's code; whatever it raises becomes a Failure that tells the user what to do."""
         try:
-            step = self._step(kind, hold)
+            step = self._step(kind, hold, retry)
             hold.limit(step.step.timeout_s)
             return pack(step.spec.project, hold.step, kind.run(step))
-        except RateLimited as error:
-            retries = self._spec(hold).step(hold.step).retries
-            most = self.settings.provider_max_retries if retries is None else retries
-            if tries < most:
-                return Wait(str(error), error.retry_after_s or min(2.0**tries, MOST_WAIT_S))
-            return Failure(step=hold.step, kind=error.kind, message=str(error))
-        except (StepError, ProviderError) as error:
+        except Parked as parked:
+            return Wait(parked.reason, parked.seconds, parked.tries)
+        except (StepError, ProviderError, BudgetExceeded) as error:
             return Failure(step=hold.step, kind=error.kind, message=str(error))
         except Exception as error:
             log.exception("step %s/%s", hold.job_id, hold.step)
             return Failure(step=hold.step, kind="internal", message=f"{type(error).__name__}: {error}"[:500])
 
-    def _alone(self, hold: Hold, tries: int) -> Ended:
+    def _alone(self, hold: Hold, retry: str) -> Ended:
         """Run a step that workers died with in a process of its own, which claims nothing and commits itself."""
         hold.limit(self._spec(hold).step(hold.step).timeout_s)
-        command = [sys.executable, "-m", ALONE, hold.job_id, hold.step, hold.token, str(tries)]
+        command = [sys.executable, "-m", ALONE, hold.job_id, hold.step, hold.token, retry]
         child = Child(command, own_group=False)
         while (code := child.wait(0.1)) is None:
             if not hold.stopped.is_set():
@@ -170,14 +171,17 @@ class Runner:
         return self.give_up(hold, Failure(step=hold.step, kind="poison", message=message), {})
 
     def _spec(self, hold: Hold) -> JobSpec:
-        """The job's spec, which never changes under its id."""
-        if (spec := self._specs.get(hold.job_id)) is None:
-            if len(self._specs) >= MOST_SPECS:
-                self._specs.clear()
-            spec = self._specs[hold.job_id] = self.state.spec(hold.job_id)
-        return spec
+        return self._job(hold).spec
 
-    def _step(self, kind: StepKind, hold: Hold) -> Step:
+    def _job(self, hold: Hold) -> JobOrder:
+        """What the job was submitted as, which never changes under its id."""
+        if (job := self._jobs.get(hold.job_id)) is None:
+            if len(self._jobs) >= MOST_JOBS:
+                self._jobs.clear()
+            job = self._jobs[hold.job_id] = self.state.order(hold.job_id)
+        return job
+
+    def _step(self, kind: StepKind, hold: Hold, retry: str) -> Step:
         spec = self._spec(hold)
         step = spec.step(hold.step)
         emit = partial(self.state.emit, hold.job_id, hold.step)
@@ -187,14 +191,18 @@ class Runner:
             about = {"from": name, "to": ready[0].name, "reason": "not_ready"}
             emit(Act("provider.fallback", about, "WARN"))
         asker = Asker(
+            holder=Holder(hold.job_id, hold.step, hold.token),
             kind=kind.name,
             version=kind.version,
             providers=ready,
             options={**spec.options, **step.options},
             emit=emit,
             cancelled=hold.stopped,
+            retries=self.settings.provider_max_retries if step.retries is None else step.retries,
+            tries=Tries.model_validate_json(retry) if retry else None,
         )
-        return Step(hold.job_id, spec, step, Gateway(self.cache, asker), emit, self.state)
+        cache = StepCache(self.cache, hold.job_id, hold.step, self._job(hold).cache)
+        return Step(hold.job_id, spec, step, Gateway(cache, self.admission, asker), emit, self.state)
 
 
 def make_runner(settings: Settings, redis_url: str) -> Runner:
@@ -202,9 +210,10 @@ def make_runner(settings: Settings, redis_url: str) -> Runner:
     client, lease_s = connect(redis_url, patient=True), settings.orch_lease_s
     return Runner(
         state=State(client),
-        cache=Cache(client, settings.orch_runs_dir, settings.orch_cache_ttl_s),
+        cache=make_cache(client, settings),
+        admission=Admission(Scripts(client), settings.provider_cb_threshold, settings.provider_cb_cooldown_s),
         heartbeat=Heartbeat(State(connect(redis_url, timeout_s=max(1, lease_s / 3))), lease_s),
-        create_provider=shared,
+        create_provider=partial(shared, config=settings.provider_config),
         settings=settings,
     )
 

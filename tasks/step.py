@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from orchestrator.gateway import Emit, Gateway
+from orchestrator.calls import Emit
+from orchestrator.gateway import Gateway
 from orchestrator.models import JobSpec, StepSpec
 from orchestrator.records import StepResult
 from orchestrator.state import State

@@ -8,6 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
+from orchestrator.errors import UsageError
+from orchestrator.models import Budget
+from orchestrator.records import CacheUse
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
@@ -29,6 +33,40 @@ def job_choices(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def cache_choices(command: Command) -> Command:
+    """Options about the cache; `cache_use` reads them."""
+    for option in (
+        click.option("--refresh", is_flag=True, help="Ask anew, and keep the new answers in the cache."),
+        click.option("--no-cache", is_flag=True, help="Neither read nor fill the cache."),
+    ):
+        command = option(command)
+    return command
+
+
+def cache_use(*, no_cache: bool, refresh: bool) -> CacheUse:
+    """How a job uses the cache."""
+    if no_cache and refresh:
+        raise UsageError("give --no-cache or --refresh, not both")
+    return "off" if no_cache else "refresh" if refresh else "use"
+
+
+def raised_budget(command: Command) -> Command:
+    """Options that raise the budget of a job that is resumed; `budget` reads them."""
+    for option in (
+        click.option(
+            "--budget-usd", type=click.FloatRange(min=0, min_open=True), help="Raise the budget: USD in all."
+        ),
+        click.option("--budget-tokens", type=click.IntRange(min=1), help="Raise the budget: tokens in all."),
+    ):
+        command = option(command)
+    return command
+
+
+def budget(tokens: int | None, usd: float | None) -> Budget | None:
+    """The budget that a resumed job gets."""
+    return Budget(tokens=tokens, usd=usd) if tokens or usd else None
 
 
 def shown(provider: str | tuple[str, ...]) -> str:

@@ -37,6 +37,8 @@ MOST_FILES = 20
     help="Go on with a job; without JOB the newest unfinished one of the same spec.",
 )
 @options.job_choices
+@options.cache_choices
+@options.raised_budget
 @options.as_json
 @options.quiet
 def command(
@@ -46,20 +48,31 @@ def command(
     provider: str | None,
     model: str | None,
     concurrency: int | None,
+    no_cache: bool,
+    refresh: bool,
+    budget_tokens: int | None,
+    budget_usd: float | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Run SPEC on this machine: a private Redis and worker, a live view, the project in runs/<job>/outputs/."""
     settings = load_settings()
     path, resume = _arguments(spec, spec_option, resume)
+    cache = options.cache_use(no_cache=no_cache, refresh=refresh)
+    budget = options.budget(budget_tokens, budget_usd)
+    if (budget and not resume) or (resume and cache != "use"):
+        raise UsageError(
+            "--budget-tokens and --budget-usd go with --resume, --no-cache and --refresh with a new job; "
+            "a new job has its budget in the spec"
+        )
     with watching(quiet=quiet, stderr=as_json) as watch:
         if resume is None:
             loaded, choice = _load(path, Flags(provider, model, concurrency), settings)
             if not quiet:
                 note(f"provider {options.shown(choice.spec.provider)}: {choice.why}")
-            progress = submit_here(settings, loaded, choice.spec, watch)
+            progress = submit_here(settings, loaded, choice.spec, watch, cache)
         else:
-            progress = resume_here(settings, _folder(settings, resume, path), watch)
+            progress = resume_here(settings, _folder(settings, resume, path), watch, budget)
     _finish(settings, progress, as_json=as_json, quiet=quiet)
 
 
@@ -80,7 +93,7 @@ def _arguments(
 def _load(path: Path | None, flags: Flags, settings: Settings) -> tuple[LoadedSpec, Choice]:
     loaded = load_spec(path or Path())
     choice = resolve(loaded.spec, flags, load_settings(dotenv=False), settings)
-    require_ready(choice.spec)
+    require_ready(choice.spec, settings)
     return loaded, choice
 
 

@@ -24,6 +24,7 @@ from orchestrator.spec import load_spec
 @click.option("--wait", is_flag=True, help="Return when the jobs have ended, with their exit code.")
 @click.option("--follow", is_flag=True, help="Like --wait, and print their events.")
 @options.job_choices
+@options.cache_choices
 @options.as_json
 @options.quiet
 def command(
@@ -33,15 +34,18 @@ def command(
     provider: str | None,
     model: str | None,
     concurrency: int | None,
+    no_cache: bool,
+    refresh: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Put each SPEC on the fleet's queue and print its job id. Nothing is queued unless all of them are valid."""
+    cache = options.cache_use(no_cache=no_cache, refresh=refresh)
     settings, flags = load_settings(), Flags(provider, model, concurrency)
     loaded = [load_spec(path) for path in specs]
     choices = [resolve(one.spec, flags, load_settings(dotenv=False), settings) for one in loaded]
     jobs = fleet(settings)
-    job_ids = [jobs.submit(one, choice.spec) for one, choice in zip(loaded, choices, strict=True)]
+    job_ids = [jobs.submit(one, choice.spec, cache) for one, choice in zip(loaded, choices, strict=True)]
     rows = [{"job_id": job_id, "spec": str(path)} for job_id, path in zip(job_ids, specs, strict=True)]
     if as_json:
         print_json({"jobs": rows})

@@ -16,7 +16,7 @@ if outcome == 'failed' then
 end
 
 for i = 7, #ARGV, 2 do redis.call('HSETNX', key('blobs'), ARGV[i], ARGV[i + 1]) end
-leave(step)
+leave(step, record)
 record.status = 'succeeded'
 save(step, record)
 redis.call('HSET', key('results'), step, result)

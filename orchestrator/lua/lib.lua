@@ -7,7 +7,8 @@
 -- A step's record: status (pending, queued, running, parked, succeeded, failed, cancelled), kind, ticket (the only
 -- message that may claim it), order (its place in the queue), token (the only claim that may commit it), unmet (needs
 -- that are not done), runs, losses (how often a worker died with it), alone (it must run in a process of its own),
--- tries (how often it was parked), passed (since when its message is gone), sent (what its commit dispatched).
+-- tries (how often it was parked), retry (JSON: how far the calls of its current question got), passed (since when its
+-- message is gone), sent (what its commit dispatched).
 
 local JOB = KEYS[1]
 local JOB_ID = JOB and string.match(JOB, '{(.*)}')
@@ -15,6 +16,7 @@ local TIME = redis.call('TIME')
 local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000)
 local SUFFIXES = {
   'steps', 'next', 'results', 'files', 'blobs', 'leases', 'queued', 'parked', 'ready', 'active', 'open', 'events',
+  'reserved', 'answers',
 }
 
 local SLOTS_OF_A_FLEET_UNSEEN = 32 -- what is taken for granted while no worker has said that it lives
@@ -68,8 +70,34 @@ end
 
 local function held(step) return JOB_ID .. '/' .. step end
 
+-- What a step holds of the fleet's belongs to its token, and is given back with it however the step ends: a call's
+-- place among those that run ("slot"), its reservation of the budget ("budget"), the circuit's one probe ("probe"), and
+-- the lead of those who ask the same ("flight"). An entry is {what, name, call}.
+local function hold(token, what, name, call) redis.call('SADD', HOLDS .. token, cjson.encode({ what, name, call })) end
+
+local function drop(token, entry)
+  local what, name, call = unpack(cjson.decode(entry))
+  if what == 'slot' then redis.call('ZREM', LIMIT .. name .. ':running', call) end
+  if what == 'budget' then redis.call('HDEL', key('reserved'), call) end
+  if what == 'probe' and redis.call('HGET', CIRCUIT .. name, 'probe') == call then redis.call('HDEL', CIRCUIT .. name, 'probe') end
+  if what == 'flight' and redis.call('GET', FLIGHT .. name) == call then redis.call('DEL', FLIGHT .. name) end
+  redis.call('SREM', HOLDS .. token, entry)
+end
+
+local function give_back(token)
+  for _, entry in ipairs(token and redis.call('SMEMBERS', HOLDS .. token) or {}) do drop(token, entry) end
+end
+
+-- Nothing runs any more: take all running steps' names off the fleet's books.
+local function stop_running()
+  for _, step in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do
+    redis.call('HDEL', HELD, held(step))
+    give_back(load(step).token)
+  end
+end
+
 local function finish(status, data, level)
-  for _, step in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do redis.call('HDEL', HELD, held(step)) end
+  stop_running()
   for _, id in ipairs(redis.call('SMEMBERS', key('open'))) do
     local record = load(id)
     if record.status == 'queued' or record.status == 'running' or record.status == 'parked' then
@@ -98,8 +126,9 @@ local function settle()
 end
 
 -- Take a step's name out of whatever it was in: everything that its last token held is given back.
-local function leave(step)
+local function leave(step, record)
   redis.call('HDEL', HELD, held(step))
+  give_back(record.token)
   redis.call('ZREM', key('leases'), step)
   redis.call('ZREM', key('parked'), step)
   redis.call('SREM', key('queued'), step)
@@ -159,7 +188,7 @@ end
 -- would wait for a message that is gone; those that still come carry old tickets, or claim as before. A step that was
 -- parked counts as that until it is sent, as its events tell it.
 local function again(step, record)
-  leave(step)
+  leave(step, record)
   redis.call('HSET', JOB, 'driver', 'ready')
   record.status, record.token = record.status == 'parked' and 'parked' or 'pending', nil
   save(step, record)
@@ -168,7 +197,7 @@ end
 
 -- Put a step aside until a number of ms has gone by; it holds no place meanwhile.
 local function park(step, record, wait)
-  leave(step)
+  leave(step, record)
   redis.call('HSET', JOB, 'driver', 'ready')
   record.status, record.token = 'parked', nil
   save(step, record)
@@ -180,7 +209,7 @@ local function fail(step, record, failure, data)
   local failures = cjson.decode(job('failures') or '[]')
   failures[#failures + 1] = cjson.decode(failure)
   redis.call('HSET', JOB, 'failures', cjson.encode(failures))
-  leave(step)
+  leave(step, record)
   record.status = 'failed'
   save(step, record)
   emit('step.failed', step, data, 'ERROR')
@@ -191,8 +220,8 @@ end
 local function begin()
   local canvas = job('driver') == 'canvas'
   local records, sent = {}, {}
-  for _, step in ipairs(redis.call('ZRANGE', key('leases'), 0, -1)) do redis.call('HDEL', HELD, held(step)) end
-  redis.call('DEL', key('ready'), key('active'), key('leases'), key('queued'), key('parked'), key('open'))
+  stop_running()
+  redis.call('DEL', key('ready'), key('active'), key('leases'), key('queued'), key('parked'), key('open'), key('reserved'))
   redis.call('HSET', JOB, 'status', 'queued', 'deadline_ms', NOW + tonumber(job('timeout_ms')))
   redis.call('SADD', ALIVE, JOB_ID)
   local plan = cjson.decode(job('plan'))
@@ -206,6 +235,7 @@ local function begin()
       emit('step.skipped', id, { reason = 'already done' })
     else
       record.status, record.token, record.sent, record.unmet, record.losses, record.tries = 'pending', nil, nil, 0, 0, 0
+      record.retry = nil
       for _, need in ipairs(needs) do
         if records[need].status ~= 'succeeded' then record.unmet = record.unmet + 1 end
       end

@@ -33,6 +33,7 @@ if calm then
     local record, entry = load(step), redis.call('HGET', HELD, held(step)) or ''
     local worker = worker_of(entry)
     silent[worker] = true
+    give_back(record.token)
     record.losses, record.token = record.losses + 1, nil
     emit('step.lost', step, { reason = 'its worker fell silent', losses = record.losses, worker = worker }, 'WARN')
     if record.alone and (company[worker] or 1) == 1 and not string.find(entry, ' beside ', 1, true) then

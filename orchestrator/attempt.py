@@ -1,0 +1,174 @@
+"""One attempt at a provider: admitted, under the provider's circuit, booked and told of when it has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from pybreaker import CircuitBreaker, CircuitBreakerStorage
+
+from orchestrator.admission import Admission, BudgetExceeded, Ended, Grant, Holder, Outcome
+from orchestrator.events import Act
+from providers import Completion, Provider, ProviderError, Request
+from providers.errors import RateLimited, Retryable, TimedOut
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one call consists of. `about` is in both of its events; `news` is told before the first."""
+
+    admission: Admission
+    holder: Holder
+    provider: Provider
+    about: Mapping[str, Any]
+    news: Sequence[Act]
+
+    def make(self, request: Request) -> Completion:
+        """Call the provider once.
+
+        Raises:
+            MustWait: The call may not begin yet.
+            BudgetExceeded: The budget has not enough left for it, or not enough for a whole answer.
+            ProviderError: The provider did not answer.
+        """
+        told = Act("llm.request", {**self.about, "messages": len(request.messages)})
+        grant = self.admission.admit(self.holder, self.provider, request, [*self.news, told])
+        short = grant.most_out < (grant.reserved.tokens_out or 0)
+        if short:
+            request = replace(request, options={**request.options, "max_tokens": grant.most_out})
+        completion = self._guarded(grant, request)
+        if short and completion.finish_reason == "length":
+            raise BudgetExceeded("the budget is used up: what was left of it did not allow a whole answer")
+        return completion
+
+    def _guarded(self, grant: Grant, request: Request) -> Completion:
+        call = _Call(self, grant)
+        breaker = CircuitBreaker(
+            fail_max=self.admission.threshold,
+            reset_timeout=self.admission.cooldown_s,
+            exclude=[lambda error: _outcome(error) != "failure"],
+            state_storage=call,
+            throw_new_error_on_trip=False,
+        )
+        with breaker.calling():
+            try:
+                answer = self.provider.complete(request)
+            except BaseException as error:
+                call.error = error
+                raise
+            call.completion = answer = replace(answer, text=answer.text.encode(errors="replace").decode())
+        return answer
+
+    def cost(self, completion: Completion | None, error: BaseException | None) -> float | None:
+        """USD of a call; None where nobody knows. Vendors charge nothing for calls that they turn down."""
+        catalog = self.provider.config.catalog
+        models = (self.provider.model, completion.model if completion else None)
+        price = next((found for one in models if (found := catalog.price(self.provider.name, one))), None)
+        if completion is None:
+            begun = isinstance(error, TimedOut) or getattr(error, "status", None) == 200
+            return 0.0 if price and (not begun or price.output == 0) else None
+        return price.cost(completion.usage) if price else None
+
+
+class _Call(CircuitBreakerStorage):
+    """A call as its circuit breaker sees it: the fleet's circuit as it was when the call was admitted.
+
+    pybreaker reports the end of the call here as a failure or a success; that is when it is booked, in one act with
+    everything else that ends with it. What pybreaker concludes about the circuit is then put to the whole fleet.
+    """
+
+    def __init__(self, attempt: Attempt, grant: Grant) -> None:
+        super().__init__("fleet")
+        self.completion: Completion | None = None
+        self.error: BaseException | None = None
+        self._attempt = attempt
+        self._grant = grant
+        self._state = grant.state
+        self._failures: int | None = None
+        self._successes = 0
+        self._started = time.monotonic()
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        self._state = state
+        if _outcome(self.error) != "neutral":
+            self._attempt.admission.turn(self._attempt.holder, self._attempt.provider, self._grant, state)
+
+    @property
+    def counter(self) -> int:
+        return self._grant.failures if self._failures is None else self._failures
+
+    def increment_counter(self) -> None:
+        self._book()
+
+    def reset_counter(self) -> None:
+        self._book()
+
+    @property
+    def success_counter(self) -> int:
+        return self._successes
+
+    def increment_success_counter(self) -> None:
+        self._successes += 1
+
+    def reset_success_counter(self) -> None:
+        self._successes = 0
+
+    @property
+    def opened_at(self) -> datetime | None:
+        return None  # an open circuit admits nobody
+
+    @opened_at.setter
+    def opened_at(self, moment: datetime) -> None:
+        """Redis has the only clock."""
+
+    def _book(self) -> None:
+        """Book the end of the call, the first time."""
+        if self._failures is not None:
+            return
+        attempt, completion, took_s = self._attempt, self.completion, time.monotonic() - self._started
+        usage, usd = completion.usage if completion else None, attempt.cost(completion, self.error)
+        known = usage is not None and (usage.tokens_in is not None or usage.tokens_out is not None)
+        source = completion or (self.error if isinstance(self.error, ProviderError) else None)
+        about = {**attempt.about, **_told(completion, self.error), "duration_s": round(took_s, 6)}
+        about |= {
+            "tokens_in": usage.tokens_in if usage else None,
+            "tokens_out": usage.tokens_out if usage else None,
+            "cost_usd": usd,
+        }
+        if source and source.request_id:
+            about["request_id"] = source.request_id
+        ended = Ended(
+            outcome=_outcome(self.error),
+            took_s=took_s,
+            tokens=(usage.tokens_in or 0) + (usage.tokens_out or 0) if usage and known else None,
+            usd=usd,
+            blocked_s=self.error.retry_after_s if isinstance(self.error, RateLimited) else None,
+            allowance=source.allowance if source else None,
+            news=[Act("llm.response", about, "WARN" if self.error else "INFO")],
+        )
+        self._failures = attempt.admission.settle(attempt.holder, attempt.provider, self._grant, ended)
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    """What the end of a call says of its provider: a limit or a refusal comes from one that lives."""
+    if error is None:
+        return "success"
+    if isinstance(error, ProviderError) and error.kind != "cancelled":
+        dead = isinstance(error, Retryable) and not isinstance(error, RateLimited)
+        return "failure" if dead else "success"
+    return "neutral"
+
+
+def _told(completion: Completion | None, error: BaseException | None) -> dict[str, Any]:
+    if completion is None:
+        kind = error.kind if isinstance(error, ProviderError) else "internal"
+        return {"success": False, "finish_reason": "error", "error": kind}
+    return {"success": True, "finish_reason": completion.finish_reason, "model": completion.model}
