@@ -139,7 +139,7 @@ class Admission:
             self.scripts.call("circuit", holder.job_id, *args)
 
     def lead(self, holder: Holder, key: str) -> Literal["ask", "look", "wait"]:
-        """Become the one in the fleet who asks this question (and ask, or first look into the cache), or wait for who is.
+        """Become the one who asks this question (and ask, or first look into the cache), or wait for who is.
 
         Cancelled when the step is no longer the holder's.
         """

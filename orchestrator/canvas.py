@@ -71,7 +71,9 @@ def send_each(app: Celery, job_id: str, sent: Sequence[Dispatch]) -> None:
 
 def message(app: Celery, job_id: str, one: Dispatch) -> Signature:
     """The message of one step: what finds its record and its ticket, nothing that grows with the job."""
-    return app.signature(task_name(one.kind), args=(job_id, one.step, one.ticket), immutable=True)
+    return app.signature(
+        task_name(one.kind), args=(job_id, one.step, one.ticket), immutable=True, queue=one.queue
+    )
 
 
 def _celery_can(tree: Tree) -> bool:

@@ -19,11 +19,14 @@ from orchestrator.canvas import Driver, choose_driver, part, send_canvas, send_e
 from orchestrator.choices import fallbacks, first, model_of
 from orchestrator.errors import OrchError, UsageError
 from orchestrator.events import Event
+from orchestrator.fleet import workers
 from orchestrator.models import Budget, JobSpec
+from orchestrator.names import MLX_QUEUE
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.records import CacheUse
 from orchestrator.runfolder import ContentChanged, RunFolder
+from orchestrator.series_parallel import PlannedStep
 from orchestrator.spec import LoadedSpec
 from orchestrator.state import Dispatch, Stale, State
 from orchestrator.stream import follow, read_all
@@ -147,16 +150,31 @@ class Jobs:
         else:
             send_each(self.app, job_id, sent)
 
+    def _inside_a_worker(self, providers: tuple[str, ...]) -> bool:
+        """Whether a step needs a worker that runs models itself: where there is none, its other providers will do."""
+        return providers[0] == "mlx" and (
+            len(providers) == 1 or any(MLX_QUEUE in one.queues for one in workers(self.client))
+        )
+
     def _fields(self, spec: JobSpec, plan: Plan) -> dict[str, Any]:
         concurrency = _concurrency(spec)
+        queues = {
+            step.id: [MLX_QUEUE]
+            for step in spec.all_steps()
+            if self._inside_a_worker(fallbacks(step.provider or spec.provider))
+        }
         return {
             "spec": spec.model_dump_json(),
-            "plan": json.dumps([[id_, plan.by_id[id_].kind, plan.by_id[id_].needs] for id_ in plan.order]),
+            "plan": json.dumps([[*_planned(plan.by_id[id_]), *queues.get(id_, ())] for id_ in plan.order]),
             "driver": choose_driver(plan, concurrency),
             "concurrency": concurrency,
             "timeout_ms": int(spec.timeout_s * 1000),
             "ttl_s": self.result_ttl_s,
         }
+
+
+def _planned(step: PlannedStep) -> tuple[str, str, tuple[str, ...]]:
+    return step.id, step.kind, step.needs
 
 
 def budget_fields(budget: Budget | None) -> dict[str, Any]:

@@ -9,13 +9,15 @@ CELERY_PREFIX = f"{KEY_PREFIX}celery:"
 """What Celery puts before every key of its own."""
 
 QUEUE = "orch"
+MLX_QUEUE = "orch.mlx"
+"""Steps whose model runs inside a worker: only workers on machines that can do that take them."""
 
 FLEET = {
     "PREFIX": KEY_PREFIX,
     "JOBS": f"{KEY_PREFIX}jobs",  # sorted set: job id by the time it was submitted, in ms
     "ALIVE": f"{KEY_PREFIX}alive",  # set: ids of the jobs that have not ended
-    "TICKETS": f"{KEY_PREFIX}tickets",  # hash: next place in the queue, highest place seen by a claim
-    "WORKERS": f"{KEY_PREFIX}workers",  # hash: worker → JSON {slots, until_ms}
+    "TICKETS": f"{KEY_PREFIX}tickets",  # hash, for each queue: its next place, the highest place seen by a claim
+    "WORKERS": f"{KEY_PREFIX}workers",  # hash: worker → JSON {slots, until_ms, serves}
     "SLOTS": f"{KEY_PREFIX}slots",  # how many steps the living workers run at once
     "HELD": f"{KEY_PREFIX}held",  # hash: job/step → the worker that runs it, with " alone" where nothing else may
     "LEADER": f"{KEY_PREFIX}leader",  # the worker that looks after all jobs, for a few seconds
@@ -30,7 +32,8 @@ FLEET = {
     "CACHED": f"{KEY_PREFIX}cached",  # sorted set: cache key by the time it expires, in ms
     "CACHED_SIZES": f"{KEY_PREFIX}cached-sizes",  # hash: cache key → bytes
     "CACHED_BYTES": f"{KEY_PREFIX}cached-bytes",  # sum of those
-    "QUEUE_LIST": f"{CELERY_PREFIX}{QUEUE}",  # Celery's own list of waiting messages
+    "QUEUES": CELERY_PREFIX,  # prefix: + queue → Celery's own list of waiting messages
+    "QUEUE": QUEUE,  # the queue of steps that name no other
 }
 """The prefix, and Redis keys of the whole fleet, by the names that the Lua scripts know them by."""
 

@@ -125,7 +125,8 @@ class Progress:
         if step.parked:
             return step.parked
         if step.status == "queued":
-            return {"reason": "a free worker", "until": None}
+            which = " that runs mlx models" if step.provider == "mlx" else ""
+            return {"reason": f"a free worker{which}", "until": None}
         if step.status != "pending":
             return None
         if self.failures_seen:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import redis
 
@@ -28,11 +29,20 @@ Send = Callable[[str, list[Dispatch]], None]
 class Recovery:
     """One worker's part in it."""
 
-    def __init__(self, state: State, send: Send, worker: str, slots: int, lease_s: float) -> None:
+    def __init__(
+        self,
+        state: State,
+        send: Send,
+        worker: str,
+        slots: int,
+        lease_s: float,
+        serves: Mapping[str, Any] | None = None,
+    ) -> None:
         self._state = state
         self._send = send
         self._worker = worker
         self._slots = slots
+        self._serves = serves
         self._settling_s = lease_s / 3 + 2 * TICK_S
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
@@ -48,7 +58,7 @@ class Recovery:
 
     def tick(self) -> None:
         """Tell that we live and, if we lead, look after every job once."""
-        lead = self._state.lead(self._worker, self._slots, WORKER_TTL_S, self._settling_s)
+        lead = self._state.lead(self._worker, self._slots, WORKER_TTL_S, self._settling_s, self._serves)
         if lead is None:
             return
         for job_id in lead.jobs:

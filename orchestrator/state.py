@@ -13,7 +13,7 @@ import redis
 
 from orchestrator.events import Act, Event, to_fields
 from orchestrator.models import JobSpec
-from orchestrator.names import FLEET, JobKeys
+from orchestrator.names import FLEET, QUEUE, JobKeys
 from orchestrator.records import CacheUse, Failure, StepResult, whole_text
 from orchestrator.scripts import Scripts, packed
 
@@ -28,6 +28,7 @@ class Dispatch:
     step: str
     kind: str
     ticket: int
+    queue: str = QUEUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,14 @@ class State:
 
     # --- recovery -------------------------------------------------------------------------------------------------
 
-    def lead(self, worker: str, slots: int, ttl_s: float, settling_s: float) -> Lead | None:
+    def lead(
+        self,
+        worker: str,
+        slots: int,
+        ttl_s: float,
+        settling_s: float,
+        serves: Mapping[str, Any] | None = None,
+    ) -> Lead | None:
         """Tell the fleet that a worker lives; a Lead if it is the one to look after all jobs now.
 
         Args:
@@ -234,9 +242,11 @@ class State:
             slots: How many steps it runs at once; 0 when it is leaving.
             ttl_s: Seconds after which it counts as gone.
             settling_s: Seconds without a gap until leases may be acted on.
+            serves: What it can do, for `fleet.workers`.
         """
         script = self._scripts.script("lead")
-        verdict, found = json.loads(script(args=[worker, slots, int(ttl_s * 1000), int(settling_s * 1000)]))
+        args: list[str | int] = [worker, slots, int(ttl_s * 1000), int(settling_s * 1000), json.dumps(serves or {})]
+        verdict, found = json.loads(script(args=args))
         return Lead(found[0] == "calm", tuple(found[1:])) if verdict == "lead" else None
 
     def recover(self, job_id: str, *, calm: bool, grace_s: float) -> list[Dispatch]:

@@ -45,6 +45,9 @@ class Provider(ABC):
     def check(self) -> None:  # noqa: B027 - most have nothing to check
         """Raise ProviderError unless a request would find all that it needs; asks local servers, never a paid one."""
 
+    def warm(self) -> None:  # noqa: B027 - most have nothing to load
+        """Load what the first request would have to wait for."""
+
     def preferred_model(self) -> str | None:
         """The model to ask when the user names none: what is there already, for a provider that can tell."""
         return self.model

@@ -32,6 +32,7 @@ from orchestrator.retry import Parked, Tries
 from orchestrator.scripts import Scripts
 from orchestrator.settings import Settings
 from orchestrator.state import Dispatch, JobOrder, Stale, State
+from orchestrator.workers import Serves
 from providers import Provider, ProviderError
 from providers.registry import shared
 from tasks.step import Output, Step, StepError, StepKind
@@ -51,6 +52,8 @@ ASKED_CODES = frozenset({130, 143, -signal.SIGINT, -signal.SIGTERM})
 """Or that a signal to the whole group (Ctrl-C, systemd) ended it, or its lifeline: the step is not to blame."""
 LAST_WORDS_S = 0.5
 """How long a process that runs a step alone has to end by itself after its step has ended."""
+ELSEWHERE_S = 0.5
+"""How soon a step that this worker does not serve is offered again."""
 MOST_JOBS = 100
 MAX_FILE_BYTES = 4 << 20
 MAX_STEP_BYTES = 64 << 20
@@ -95,6 +98,7 @@ class Runner:
     heartbeat: Heartbeat
     create_provider: Callable[[str, str | None], Provider]
     settings: Settings
+    serves: Serves = field(default_factory=Serves)
     _jobs: dict[str, JobOrder] = field(default_factory=dict)
 
     def run(self, kind: StepKind, job_id: str, step_id: str, ticket: int) -> Ended:
@@ -185,9 +189,14 @@ class Runner:
         spec = self._spec(hold)
         step = spec.step(hold.step)
         emit = partial(self.state.emit, hold.job_id, hold.step)
-        names = step.provider or spec.provider
-        ready = ready_providers(fallbacks(names), model_of(spec, step), self.create_provider)
-        for name in takewhile(lambda name: name != ready[0].name, fallbacks(names)):
+        names, model = fallbacks(step.provider or spec.provider), model_of(spec, step)
+        tries = Tries.model_validate_json(retry) if retry else None
+        if not self.serves.takes(names, model):
+            raise Parked(f"a worker that serves {names[0]} {model or ''}".rstrip(), ELSEWHERE_S, tries)
+        if self.serves.provider == names[0]:
+            model = model or self.serves.model
+        ready = ready_providers(names, model, self.create_provider)
+        for name in takewhile(lambda name: name != ready[0].name, names):
             about = {"from": name, "to": ready[0].name, "reason": "not_ready"}
             emit(Act("provider.fallback", about, "WARN"))
         asker = Asker(
@@ -199,7 +208,7 @@ class Runner:
             emit=emit,
             cancelled=hold.stopped,
             retries=self.settings.provider_max_retries if step.retries is None else step.retries,
-            tries=Tries.model_validate_json(retry) if retry else None,
+            tries=tries,
         )
         cache = StepCache(self.cache, hold.job_id, hold.step, self._job(hold).cache)
         return Step(hold.job_id, spec, step, Gateway(cache, self.admission, asker), emit, self.state)
@@ -215,6 +224,7 @@ def make_runner(settings: Settings, redis_url: str) -> Runner:
         heartbeat=Heartbeat(State(connect(redis_url, timeout_s=max(1, lease_s / 3))), lease_s),
         create_provider=partial(shared, config=settings.provider_config),
         settings=settings,
+        serves=Serves.from_environment(),
     )
 
 

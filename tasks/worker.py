@@ -14,10 +14,13 @@ from orchestrator.canvas import send_each
 from orchestrator.celery_app import make_app
 from orchestrator.connection import HOW_TO_POINT, connect
 from orchestrator.errors import EnvironmentNotReady
+from orchestrator.fleet import describe
 from orchestrator.names import task_name
 from orchestrator.recovery import WORKER_TTL_S, Recovery
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state import State
+from orchestrator.workers import Serves
+from providers import ProviderError
 from tasks.kinds import KINDS
 from tasks.runner import WORKER, Runner, make_runner
 from tasks.step import StepKind
@@ -76,9 +79,12 @@ def _look_after_the_fleet(app: Celery, runner: Runner, redis_url: str) -> None:
             worker=WORKER,
             slots=sender.controller.concurrency,
             lease_s=runner.settings.orch_lease_s,
+            serves=describe(runner.serves, runner.settings),
         )
         taking_part.append(recovery)
         recovery.start()
+        if runner.serves.provider:
+            threading.Thread(target=_warm, args=(runner, runner.serves), daemon=True).start()
 
     @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def stop(**_: object) -> None:
@@ -86,6 +92,14 @@ def _look_after_the_fleet(app: Celery, runner: Runner, redis_url: str) -> None:
             threading.Thread(target=recovery.leave, daemon=True).start()
         grace_s = runner.settings.orch_worker_grace_s
         threading.Thread(target=_hand_back, args=(app, runner, grace_s), daemon=True).start()
+
+
+def _warm(runner: Runner, serves: Serves) -> None:
+    """Load the one model that this worker serves, before the first step asks for it."""
+    try:
+        runner.create_provider(serves.provider or "", serves.model).warm()
+    except ProviderError as error:
+        log.warning("%s", error)
 
 
 def _hand_back(app: Celery, runner: Runner, grace_s: float) -> None:

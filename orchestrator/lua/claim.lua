@@ -18,8 +18,9 @@ end
 if record.status ~= 'queued' then return reply('void', { 'taken by another worker' }) end
 
 -- Messages before this one have left the queue: recovery goes by it.
-if record.order > tonumber(redis.call('HGET', TICKETS, 'seen') or '0') then
-  redis.call('HSET', TICKETS, 'seen', record.order)
+local seen = 'seen ' .. queue_of(record)
+if record.order > tonumber(redis.call('HGET', TICKETS, seen) or '0') then
+  redis.call('HSET', TICKETS, seen, record.order)
 end
 record.alone = record.losses >= tonumber(ARGV[6]) or nil
 if record.alone then

@@ -1,10 +1,11 @@
 -- Tell the fleet that a worker lives, and let one of them lead recovery for the next few seconds.
 -- Recovery acts on leases only when the fleet has been calm: after an outage of Redis, or of every leader, the living
 -- have to renew their leases first.
--- ARGV: worker, its slots (0: it is leaving), ms until it counts as gone, ms of calm before leases are acted on
+-- ARGV: worker, its slots (0: it is leaving), ms until it counts as gone, ms of calm before leases are acted on, what it
+--       serves (JSON)
 -- → {"lead", {"calm" | "rough", job id, …}} the jobs to look after | {"follow"}
 local worker, slots, ttl, settling = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-redis.call('HSET', WORKERS, worker, cjson.encode({ slots = slots, until_ms = NOW + ttl }))
+redis.call('HSET', WORKERS, worker, cjson.encode({ slots = slots, until_ms = NOW + ttl, serves = ARGV[5] }))
 local total, workers = 0, redis.call('HGETALL', WORKERS)
 for i = 1, #workers, 2 do
   local about = cjson.decode(workers[i + 1])

@@ -7,7 +7,7 @@
 -- A step's record: status (pending, queued, running, parked, succeeded, failed, cancelled), kind, ticket (the only
 -- message that may claim it), order (its place in the queue), token (the only claim that may commit it), unmet (needs
 -- that are not done), runs, losses (how often a worker died with it), alone (it must run in a process of its own),
--- tries (how often it was parked), retry (JSON: how far the calls of its current question got), passed (since when its
+-- queue (nil: the usual one), tries (how often it was parked), retry (JSON: how far the calls of its current question got), passed (since when its
 -- message is gone), sent (what its commit dispatched).
 
 local JOB = KEYS[1]
@@ -135,10 +135,12 @@ local function leave(step, record)
   redis.call('SREM', key('active'), step)
 end
 
+local function queue_of(record) return record.queue or QUEUE end
+
 -- Count a step as on its way to a worker. In a canvas its message has its ticket already, else it gets a new one.
 local function enqueue(step, record)
   record.status, record.token, record.passed = 'queued', nil, nil
-  record.order = redis.call('HINCRBY', TICKETS, 'next', 1)
+  record.order = redis.call('HINCRBY', TICKETS, 'next ' .. queue_of(record), 1)
   redis.call('HSET', JOB, 'on_its_way_ms', NOW) -- when something of it was last on its way
   if job('driver') ~= 'canvas' then record.ticket = record.ticket + 1 end
   save(step, record)
@@ -165,12 +167,13 @@ end
 -- Whether a queued step's message has left the queue: the queue is empty, or those far behind it were taken. A step gets
 -- its order before its message is sent, so messages overtake each other, by about as many as there are senders.
 local function gone(record)
-  if redis.call('LLEN', QUEUE_LIST) == 0 then return true end
+  if redis.call('LLEN', QUEUES .. queue_of(record)) == 0 then return true end
   local slots = tonumber(redis.call('GET', SLOTS)) or SLOTS_OF_A_FLEET_UNSEEN
-  return tonumber(redis.call('HGET', TICKETS, 'seen') or '0') > record.order + OVERTAKEN + 2 * slots
+  return tonumber(redis.call('HGET', TICKETS, 'seen ' .. queue_of(record)) or '0') > record.order + OVERTAKEN + 2 * slots
 end
 
--- Driver "ready": give free places to waiting steps. Returns what the caller must send: {{step, kind, ticket}, …}.
+-- Driver "ready": give free places to waiting steps. Returns what the caller must send: {{step, kind, ticket, queue}, …},
+-- without the queue where it is the usual one.
 local function dispatch()
   local sent = {}
   if job('driver') == 'canvas' or not alive() then return sent end
@@ -179,7 +182,7 @@ local function dispatch()
     if not step then break end
     local record = load(step)
     enqueue(step, record)
-    sent[#sent + 1] = { step, record.kind, record.ticket }
+    sent[#sent + 1] = { step, record.kind, record.ticket, record.queue }
   end
   return sent
 end
@@ -231,6 +234,7 @@ local function begin()
   for _, step in ipairs(plan) do
     local id, kind, needs = step[1], step[2], step[3]
     local record = records[id]
+    record.queue = step[4]
     if record.status == 'succeeded' then
       emit('step.skipped', id, { reason = 'already done' })
     else
@@ -241,7 +245,7 @@ local function begin()
       end
       redis.call('SADD', key('open'), id)
       record.ticket = record.ticket + 1
-      if canvas then sent[#sent + 1] = { id, kind, record.ticket } end
+      if canvas then sent[#sent + 1] = { id, kind, record.ticket, record.queue } end
       if record.unmet == 0 then make_ready(id, record) else save(id, record) end
     end
   end
