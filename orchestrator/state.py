@@ -245,7 +245,13 @@ class State:
             serves: What it can do, for `fleet.workers`.
         """
         script = self._scripts.script("lead")
-        args: list[str | int] = [worker, slots, int(ttl_s * 1000), int(settling_s * 1000), json.dumps(serves or {})]
+        args: list[str | int] = [
+            worker,
+            slots,
+            int(ttl_s * 1000),
+            int(settling_s * 1000),
+            json.dumps(serves or {}),
+        ]
         verdict, found = json.loads(script(args=args))
         return Lead(found[0] == "calm", tuple(found[1:])) if verdict == "lead" else None
 

@@ -25,6 +25,9 @@ COMMANDS = {
     "up": "Run the whole stack on this machine: Redis, worker, mirror, Flower.",
     "mirror": "Write the run folders of all jobs to this machine's disk.",
     "flower": "Show the fleet in a browser.",
+    "providers": "Tell which providers are ready, and how their circuits stand.",
+    "cache": "Look at the cache of completions, or empty it.",
+    "doctor": "Check what jobs depend on.",
     "validate": "Check specs without running them.",
     "plan": "Show the steps of a spec and what waits for what.",
 }
