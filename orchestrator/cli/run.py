@@ -72,7 +72,9 @@ def command(
                 note(f"provider {options.shown(choice.spec.provider)}: {choice.why}")
             progress = submit_here(settings, loaded, choice.spec, watch, cache)
         else:
-            progress = resume_here(settings, _folder(settings, resume, path), watch, budget)
+            folder = _folder(settings, resume, path)
+            require_ready(folder.read_spec(), settings)
+            progress = resume_here(settings, folder, watch, budget)
     _finish(settings, progress, as_json=as_json, quiet=quiet)
 
 

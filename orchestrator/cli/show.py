@@ -6,7 +6,7 @@ import click
 
 from orchestrator.cli import options
 from orchestrator.cli.output import print_json
-from orchestrator.cli.tables import failures, print_table, steps_table, summary
+from orchestrator.cli.tables import failures, print_table, steps_table, summary, waits
 from orchestrator.cli.view import line
 from orchestrator.history import History
 from orchestrator.settings import load_settings
@@ -27,7 +27,7 @@ def command(job: str, events: bool, files: bool, as_json: bool) -> None:
         return
     click.echo(summary(progress))
     print_table(steps_table(progress))
-    for text in (*failures(progress), *map(line, told)):
+    for text in (*waits(progress), *failures(progress), *map(line, told)):
         click.echo(text)
     for path, file in sorted(progress.files.items()) if files else ():
         click.echo(f"{file.sha256[:12]}  {file.size_bytes:>8}  {path}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.progress import Progress
+from orchestrator.progress import Figures, Progress
 from orchestrator.records import Job
 
 STATUS_STYLE = {
@@ -37,7 +37,7 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
 def steps_table(progress: Progress, *, now_ms: float | None = None) -> Table:
     """The DAG's steps with state, time and tokens; running ones are timed against `now_ms`."""
     table = Table(
-        "step", "needs", "state", "time", "tokens in/out", "calls", "cached", box=None, pad_edge=False
+        "step", "needs", "state", "time", "tokens in/out", "calls", "cached", "USD", box=None, pad_edge=False
     )
     for step in progress.steps.values():
         end = step.finished_ms or (now_ms if step.status == "running" else None)
@@ -50,6 +50,7 @@ def steps_table(progress: Progress, *, now_ms: float | None = None) -> Table:
             f"{figures.tokens_in}/{figures.tokens_out}" if figures.provider_calls else "",
             str(figures.provider_calls or ""),
             str(figures.cache_hits or ""),
+            _cost(figures) if figures.provider_calls else "",
         )
     return table
 
@@ -64,6 +65,21 @@ def summary(progress: Progress) -> str:
         f"{progress.job_id} {progress.status}{took}: {len(progress.completed())} of {len(progress.steps)} steps, "
         f"{len(progress.files)} files, {usage.provider_calls} provider calls, {usage.cache_hits} cache hits, {cost}"
     )
+
+
+def waits(progress: Progress) -> list[str]:
+    """One line for each step that waits for something else than the steps that it needs."""
+    lines = []
+    for step in progress.steps.values():
+        waiting = progress.waiting(step)
+        if waiting and not waiting["reason"].startswith("steps: "):
+            until = f", until {waiting['until']}" if waiting["until"] else ""
+            lines.append(f"{step.id} waits for {waiting['reason']}{until}")
+    return lines
+
+
+def _cost(figures: Figures) -> str:
+    return "?" if figures.cost_usd is None else f"{figures.cost_usd:.4f}" if figures.cost_usd else "0"
 
 
 def failures(progress: Progress) -> list[str]:
