@@ -9,7 +9,9 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import EnvironmentNotReady
+from providers.catalog import load_catalog
 from providers.config import Config
+from providers.errors import NotReady
 
 
 class Settings(BaseSettings):
@@ -68,15 +70,21 @@ def load_settings(*, dotenv: bool = True) -> Settings:
     """Read the settings; with `dotenv=False` only what the real environment says.
 
     Raises:
-        EnvironmentNotReady: A variable has a value that it cannot have.
+        EnvironmentNotReady: A variable has a value that it cannot have, or names a file that is not valid.
     """
     try:
-        return Settings() if dotenv else Settings(_env_file=None)
+        settings = Settings() if dotenv else Settings(_env_file=None)
     except ValidationError as error:
         problems = "; ".join(
             f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)
         )
         raise EnvironmentNotReady(f"the environment (or .env) has a bad value: {problems}") from None
+    if settings.orch_models_file:
+        try:
+            load_catalog(settings.orch_models_file)
+        except NotReady as error:
+            raise EnvironmentNotReady(f"ORCH_MODELS_FILE: {error}") from None
+    return settings
 
 
 def client_url(url: str) -> str:
