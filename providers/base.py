@@ -54,7 +54,7 @@ class Provider(ABC):
 
     def estimate(self, request: Request) -> Usage:
         """About how many tokens a request will take, rather too many than too few: what a budget sets aside for it."""
-        text = sum(len(message["content"].encode()) for message in request.messages)
+        text = sum(len(message["content"].encode(errors="replace")) for message in request.messages)
         schema = len(json.dumps(dict(request.tool.schema))) if request.tool else 0
         asked = request.options.get("max_tokens")
         most = asked if isinstance(asked, int) and asked > 0 else self.config.catalog.max_tokens(self.name)

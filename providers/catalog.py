@@ -22,7 +22,7 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Price(_Value):
+class Rates(_Value):
     """USD for a million tokens. Where a vendor's own prompt cache has no price here, it costs what input costs."""
 
     input: float = Field(ge=0)
@@ -30,15 +30,30 @@ class Price(_Value):
     cached_input: float | None = Field(default=None, ge=0)
     cache_write: float | None = Field(default=None, ge=0)
 
+
+class LongPrompt(Rates):
+    """The rates of calls whose prompt has more tokens than `above`."""
+
+    above: int = Field(ge=1)
+
+
+class Price(Rates):
+    """The rates of a model."""
+
+    long_prompt: LongPrompt | None = None
+
     def cost(self, usage: Usage) -> float | None:
         """USD for one call; None when the vendor did not say how many tokens it took."""
         if usage.tokens_in is None or usage.tokens_out is None:
             return None
+        rates: Rates = self
+        if self.long_prompt and usage.tokens_in > self.long_prompt.above:
+            rates = self.long_prompt
         plain = max(0, usage.tokens_in - usage.cached_in - usage.cache_written)
-        read = self.input if self.cached_input is None else self.cached_input
-        written = self.input if self.cache_write is None else self.cache_write
-        parts = plain * self.input + usage.cached_in * read + usage.cache_written * written
-        return (parts + usage.tokens_out * self.output) / PER_MILLION
+        read = rates.input if rates.cached_input is None else rates.cached_input
+        written = rates.input if rates.cache_write is None else rates.cache_write
+        parts = plain * rates.input + usage.cached_in * read + usage.cache_written * written
+        return (parts + usage.tokens_out * rates.output) / PER_MILLION
 
 
 class Limits(_Value):
