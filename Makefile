@@ -13,7 +13,8 @@ run: $(VENV)/.run
 	$(BIN)/orch run examples/notes_api.yaml
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadgroup -m 'not slow and not alone'
+	$(BIN)/pytest -m 'alone and not slow'
 
 check: lint types imports
 

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 BEYOND_LEASE_S = 5.0
 """Recovery after kill -9 takes the lease and this much at most."""

@@ -200,12 +200,12 @@ def test_ctrl_c_of_the_whole_terminal_ends_everything_too(orch):
 
 
 def test_nothing_is_left_running_after_success_or_failure(orch):
-    before = {process.pid for process in psutil.process_iter()}
-    assert orch("run", orch.spec(TINY)).code == 0
-    assert orch("run", orch.spec(TINY + "options: {error: auth}\n")).code == 1
+    mark = {"MARK_OF_THIS_TEST": str(orch.folder)}
+    assert orch("run", orch.spec(TINY), **mark).code == 0
+    assert orch("run", orch.spec(TINY + "options: {error: auth}\n"), **mark).code == 1
 
-    left = [one for one in psutil.process_iter(["name", "cmdline"]) if one.pid not in before]
-    assert not [one for one in left if "orch-" in " ".join(one.info["cmdline"] or ())]
+    alive = psutil.process_iter(["environ"])
+    assert not [one for one in alive if (one.info["environ"] or {}).get("MARK_OF_THIS_TEST") == str(orch.folder)]
 
 
 def test_a_worker_that_dies_is_started_again_and_the_job_ends_well(orch):
