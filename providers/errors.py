@@ -90,7 +90,7 @@ class Unavailable(ProviderError):
 
 
 class NotReady(Unavailable):
-    """Something is missing on our side: a key, a model, a server. The message says how to fix it."""
+    """Something is missing: a key, a model, a server. The message says how to fix it."""
 
     kind = "not_ready"
 
@@ -114,7 +114,7 @@ class Rejected(ProviderError):
 
 
 class BadRequest(Rejected):
-    """The request is malformed, too large, or names something that does not exist."""
+    """The request is malformed or too large."""
 
     kind = "bad_request"
 

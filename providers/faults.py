@@ -100,8 +100,8 @@ class Border:
     endpoint: str
     words: Mapping[str, Kind] = field(default_factory=dict)
     advice: Mapping[Kind, str] = field(default_factory=dict)
-    keys: tuple[str, ...] = ()
-    prompts: tuple[str, ...] = ()
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    prompts: tuple[str, ...] = field(default=(), repr=False)
 
     def transport(self, error: Exception, exchange: Exchange, begun: int | None = None) -> ProviderError:
         """Translate what httpx, or the reading of a stream, raised; `begun` is the status of an answer that began."""

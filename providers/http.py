@@ -43,7 +43,7 @@ class Exchange:
 
     method: str
     url: httpx.URL
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)  # a key is among them
     silence_s: float
     total_s: float
     body: bytes | None = None

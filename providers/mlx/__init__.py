@@ -2,6 +2,7 @@
 
 question ── what is asked      folder ── where the model lies     memory ── whether it fits
 engine   ── one thread that owns a model and batches what many threads ask; it knows nothing of MLX
+engines  ── one for each model
 model    ── that thread's side: load, batch (imports MLX)         constraint ── JSON by a schema (imports MLX)
 
 Nothing here imports MLX before the engine's thread does.

@@ -27,6 +27,10 @@ _LOOK_S = 0.05
 _IDLE_S = 0.25
 """How often an engine with nothing to do looks whether the process is ending."""
 
+FORKED = (
+    "MLX was used before this process was forked and would hang here; use worker threads, not child processes"
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -238,8 +242,16 @@ class Engine:
             self._running = {number: job for number, job in self._running.items() if number not in gone}
 
     def _start(self, number: int, job: _Job) -> bool:
-        if not self._batch or not self._batch.start(number):
-            return False
+        """Have the batch begin with a question; False when it has to wait on."""
+        assert self._batch  # noqa: S101 - nothing waits without it
+        try:
+            if not self._batch.start(number):
+                return False
+        except Exception as error:
+            log.exception("a question could not be started")
+            self._batch.drop([number])
+            job.end(ServerError(f"the question could not be started ({type(error).__name__})", NAME))
+            return True
         self._running[number] = job
         return True
 
@@ -264,36 +276,6 @@ class Engine:
 
     def _everything(self) -> list[_Job]:
         return [*self._running.values(), *(job for _, job in self._waiting), *self._queued()]
-
-
-FORKED = (
-    "MLX was used before this process was forked and would hang here; use worker threads, not child processes"
-)
-
-
-class Engines:
-    """The engines of a process, one for each model, however many providers there are of it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._engines: dict[str, Engine] = {}
-        self._pid: int | None = None
-
-    def of(self, model: str, load: Callable[[], Batch]) -> Engine:
-        """Return the model's engine.
-
-        Raises:
-            NotReady: MLX was used by the process that this one was forked from, and would hang in this one.
-        """
-        if self._pid not in {None, os.getpid()}:
-            raise NotReady(FORKED, NAME)
-        with self._lock:
-            self._pid = os.getpid()
-            return self._engines.setdefault(model, Engine(load))
-
-    def known(self, model: str) -> Engine | None:
-        """Return the model's engine if it has one already."""
-        return self._engines.get(model)
 
 
 def _end(jobs: Iterable[_Job], error: ProviderError) -> None:

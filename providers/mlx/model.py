@@ -33,7 +33,7 @@ from providers.mlx.question import NAME, Answer, Question, Sampling, without_rea
 
 CACHED_BUFFERS = 256 * 1024**2
 """Bytes of freed buffers that MLX may keep for reuse; by itself it would keep as many as there is memory."""
-PREFILL_STEP, PREFILL_STEP_CPU = 512, 128
+PREFILL_STEP, PREFILL_STEP_CPU = 512, 64
 """Tokens of a prompt that are read between two tokens of the others in the batch."""
 PREFILLS = 4
 """Prompts that are read together."""
