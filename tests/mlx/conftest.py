@@ -66,3 +66,10 @@ def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> N
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.1)
     raise AssertionError(f"mlx_lm.server did not become ready: {log.read_text()[-2000:]}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep these tests in one process when tests run side by side: two models would take each other's cores."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("mlx"))
