@@ -57,6 +57,11 @@ class Grant:
     second: int
     reserved: Usage
 
+    @property
+    def short(self) -> bool:
+        """Whether the budget leaves less for the answer than was asked for."""
+        return self.most_out < (self.reserved.tokens_out or 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -182,13 +187,14 @@ def limit_name(provider: Provider) -> str:
 def _budget(provider: Provider, estimate: Usage) -> dict[str, Any]:
     price = provider.config.catalog.price(provider.name, provider.model)
     tokens_in, tokens_out = estimate.tokens_in or 0, estimate.tokens_out or 0
+    usd = [price.cost(Usage(tokens_in, out)) or 0.0 for out in (0, 1000)] if price else None
     return _known(
         {
             "tokens_in": tokens_in,
             "tokens_out": tokens_out,
             "least_out": min(tokens_out, LEAST_ANSWER) if provider.keeps_to_max_tokens else tokens_out,
-            "usd_in": price and price.cost(Usage(tokens_in, 0)),
-            "usd_per_token_out": price and price.cost(Usage(0, 1)),
+            "usd_in": usd and usd[0],
+            "usd_per_token_out": usd and (usd[1] - usd[0]) / 1000,
         }
     )
 

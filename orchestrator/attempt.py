@@ -12,8 +12,12 @@ from pybreaker import CircuitBreaker, CircuitBreakerStorage
 
 from orchestrator.admission import Admission, BudgetExceeded, Ended, Grant, Holder, Outcome
 from orchestrator.events import Act
-from providers import Completion, Provider, ProviderError, Request
-from providers.errors import RateLimited, Retryable, TimedOut
+from orchestrator.retry import asked_to_wait
+from providers import Completion, Provider, ProviderError, Request, Usage
+from providers.catalog import Price
+from providers.errors import Cancelled, RateLimited, Retryable, TimedOut
+
+TOO_LITTLE_LEFT = "the budget is used up: what was left of it did not allow a whole answer"
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,11 @@ class Attempt:
         """
         told = Act("llm.request", {**self.about, "messages": len(request.messages)})
         grant = self.admission.admit(self.holder, self.provider, request, [*self.news, told])
-        short = grant.most_out < (grant.reserved.tokens_out or 0)
-        if short:
+        if grant.short:
             request = replace(request, options={**request.options, "max_tokens": grant.most_out})
         completion = self._guarded(grant, request)
-        if short and completion.finish_reason == "length":
-            raise BudgetExceeded("the budget is used up: what was left of it did not allow a whole answer")
+        if _too_short(grant, completion):
+            raise BudgetExceeded(TOO_LITTLE_LEFT)
         return completion
 
     def _guarded(self, grant: Grant, request: Request) -> Completion:
@@ -64,13 +67,16 @@ class Attempt:
 
     def cost(self, completion: Completion | None, error: BaseException | None) -> float | None:
         """USD of a call; None where nobody knows. Vendors charge nothing for calls that they turn down."""
+        price = self.price(completion)
+        if completion is None:
+            return 0.0 if price and (_turned_down(error) or price.output == 0) else None
+        return price.cost(completion.usage) if price else None
+
+    def price(self, completion: Completion | None) -> Price | None:
+        """The price of the model that was asked, or else of the one that answered."""
         catalog = self.provider.config.catalog
         models = (self.provider.model, completion.model if completion else None)
-        price = next((found for one in models if (found := catalog.price(self.provider.name, one))), None)
-        if completion is None:
-            begun = isinstance(error, TimedOut) or getattr(error, "status", None) == 200
-            return 0.0 if price and (not begun or price.output == 0) else None
-        return price.cost(completion.usage) if price else None
+        return next((found for one in models if (found := catalog.price(self.provider.name, one))), None)
 
 
 class _Call(CircuitBreakerStorage):
@@ -135,7 +141,6 @@ class _Call(CircuitBreakerStorage):
             return
         attempt, completion, took_s = self._attempt, self.completion, time.monotonic() - self._started
         usage, usd = completion.usage if completion else None, attempt.cost(completion, self.error)
-        known = usage is not None and (usage.tokens_in is not None or usage.tokens_out is not None)
         source = completion or (self.error if isinstance(self.error, ProviderError) else None)
         about = {**attempt.about, **_told(completion, self.error), "duration_s": round(took_s, 6)}
         about |= {
@@ -148,13 +153,36 @@ class _Call(CircuitBreakerStorage):
         ended = Ended(
             outcome=_outcome(self.error),
             took_s=took_s,
-            tokens=(usage.tokens_in or 0) + (usage.tokens_out or 0) if usage and known else None,
-            usd=usd,
-            blocked_s=self.error.retry_after_s if isinstance(self.error, RateLimited) else None,
+            **self._booked(completion, usd),
+            blocked_s=asked_to_wait(self.error) if isinstance(self.error, RateLimited) else None,
             allowance=source.allowance if source else None,
             news=[Act("llm.response", about, "WARN" if self.error else "INFO")],
         )
+        if completion and _too_short(self._grant, completion):
+            over = Act("budget.exceeded", {"reason": TOO_LITTLE_LEFT}, "ERROR")
+            ended = replace(ended, news=[*ended.news, over])
         self._failures = attempt.admission.settle(attempt.holder, attempt.provider, self._grant, ended)
+
+    def _booked(self, completion: Completion | None, usd: float | None) -> dict[str, Any]:
+        """What an answer takes from the budget: where its vendor did not count, all that was set aside for it."""
+        if completion is None:
+            return {"usd": usd}
+        usage, grant, price = completion.usage, self._grant, self._attempt.price(completion)
+        tokens_in = grant.reserved.tokens_in if usage.tokens_in is None else usage.tokens_in
+        tokens_out = grant.most_out if usage.tokens_out is None else usage.tokens_out
+        if usd is None and price:
+            usd = price.cost(Usage(tokens_in, tokens_out))
+        return {"tokens": (tokens_in or 0) + tokens_out, "usd": usd}
+
+
+def _too_short(grant: Grant, completion: Completion) -> bool:
+    return grant.short and completion.finish_reason == "length"
+
+
+def _turned_down(error: BaseException | None) -> bool:
+    """Whether a call failed before its vendor began to answer it."""
+    begun = isinstance(error, TimedOut | Cancelled)
+    return isinstance(error, ProviderError) and not begun and error.status != 200
 
 
 def _outcome(error: BaseException | None) -> Outcome:

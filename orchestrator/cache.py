@@ -19,6 +19,9 @@ from orchestrator.records import CacheUse
 from orchestrator.scripts import Scripts
 from orchestrator.settings import Settings
 
+NEVER_EXPIRES = -1
+"""What Redis says of the time to live of such a key; of one that does not exist it says -2."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -69,6 +72,11 @@ class Cache:
         self._put(entry, self._ttl_s)
         self.disk.put(entry)
 
+    def written_ms(self, key: str) -> float | None:
+        """When the fleet's entry was first stored, by the clock of Redis; None when there is none."""
+        expires_ms: Any = self.client.zscore(FLEET["CACHED"], key)
+        return None if expires_ms is None else expires_ms - self._ttl_s * 1000
+
     def stats(self) -> Layer:
         """How full the fleet's layer is."""
         entries: Any = self.client.zcount(FLEET["CACHED"], time.time() * 1000, "+inf")
@@ -91,6 +99,7 @@ class StepCache:
 
     def __init__(self, cache: Cache, job_id: str, step: str, use: CacheUse) -> None:
         self._cache = cache
+        self._job = JobKeys(job_id).job
         self._answers = JobKeys(job_id).answers
         self._step = step
         self._use = use
@@ -100,21 +109,31 @@ class StepCache:
         """Whether answers are shared with other steps."""
         return self._use != "off"
 
-    def get(self, key: str, *, fresh: bool = False) -> Hit | None:
-        """Return the entry, None when there is none; `fresh` when what is there now is new enough for any job."""
+    def get(self, key: str) -> Hit | None:
+        """Return the entry, None when there is none; for a job that refreshes the cache, none from before the job."""
         if self._use != "use":
             raw: Any = self._cache.client.hget(self._answers, answer_field(self._step, key))
             if raw and (entry := parse_entry(raw, key)):
                 return Hit(entry, "step")
-        return self._cache.get(key) if self._use == "use" or (self._use == "refresh" and fresh) else None
+        wanted = self._use == "use" or (self._use == "refresh" and self._is_new(key))
+        return self._cache.get(key) if wanted else None
 
     def put(self, entry: Entry) -> None:
         """Store an entry where this step, and others if they may, will find it."""
         if self._use != "use":
-            field = answer_field(self._step, entry.key)
-            self._cache.client.hset(self._answers, field, entry.model_dump_json())
+            client, field = self._cache.client, answer_field(self._step, entry.key)
+            pipe = client.pipeline(transaction=False)
+            pipe.hset(self._answers, field, entry.model_dump_json())
+            pipe.ttl(self._job)
+            left_s = pipe.execute()[1]
+            if left_s != NEVER_EXPIRES:  # the job is over, or gone
+                client.expire(self._answers, max(left_s, 1))
         if self.shares:
             self._cache.put(entry)
+
+    def _is_new(self, key: str) -> bool:
+        written_ms, created_ms = self._cache.written_ms(key), self._cache.client.hget(self._job, "created_ms")
+        return written_ms is not None and written_ms > int(created_ms or 0)
 
 
 def answer_field(step: str, key: str) -> str:

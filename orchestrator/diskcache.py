@@ -36,10 +36,13 @@ class DiskCache:
         return (entry, age_s) if entry else None
 
     def put(self, entry: Entry) -> None:
-        """Store an entry; now and then make room."""
+        """Store an entry that is not too large for the layer as a whole; now and then make room."""
+        raw = entry.model_dump_json(indent=1).encode()
+        if len(raw) > self._most_bytes:
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / f"{entry.key}.json", entry.model_dump_json(indent=1).encode())
+            write_whole(self.folder / f"{entry.key}.json", raw)
             if next(self._puts) % PUTS_BETWEEN_TIDYING == 0:
                 self.tidy()
         except OSError as error:

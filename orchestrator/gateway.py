@@ -62,7 +62,7 @@ class Gateway:
                 return self._answer(provider, request, read, may_wait=False)
             except (Unavailable, Retryable, MustWait) as error:
                 reason = error.kind if isinstance(error, ProviderError) else "circuit_open"
-                if isinstance(error, Retryable):
+                if isinstance(error, ProviderError):
                     self._asker.tries = Tries(provider=following.name, failed=0, since=time.time())
                 about = {"from": provider.name, "to": following.name, "reason": reason}
                 self._asker.emit(Act("provider.fallback", about, "WARN"))
@@ -89,7 +89,7 @@ class Gateway:
         alone = provider.endpoint is None or not self._cache.shares
         turn = _Turn(self._admission, asker, key, alone=alone)
         try:
-            while not (kept := self._kept(key, about, read, fresh=turn.waited)) and not turn.ours:
+            while not (kept := self._kept(key, about, read)) and not turn.ours:
                 if turn.take_or_wait() == "ask":
                     break
             if kept:
@@ -104,10 +104,10 @@ class Gateway:
             turn.give_back()
 
     def _kept(
-        self, key: str, about: dict[str, Any], read: Callable[[Completion], Answer], *, fresh: bool
+        self, key: str, about: dict[str, Any], read: Callable[[Completion], Answer]
     ) -> tuple[Answer] | None:
-        """The answer that the cache has; `fresh` when what it has may be an answer to a question asked just now."""
-        hit = self._cache.get(key, fresh=fresh)
+        """The answer that the cache has."""
+        hit = self._cache.get(key)
         if not hit:
             return None
         try:
@@ -131,11 +131,6 @@ class _Turn:
         self._waited_s = 0.0
         self._held = False
         self.ours = alone
-
-    @property
-    def waited(self) -> bool:
-        """Whether somebody else had the turn before."""
-        return self._waited_s > 0
 
     def take_or_wait(self) -> Literal["ask", "look", "wait"]:
         """Take the turn if it is free, else wait a little for who has it; Parked when that takes long."""

@@ -72,10 +72,15 @@ class Backoff:
     def wait(self, state: RetryCallState) -> float:
         """Seconds until the next try: at least what the vendor asked for."""
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after_s if isinstance(error, ProviderError) else None
+        asked = asked_to_wait(error) if isinstance(error, ProviderError) else None
         if asked is not None:
-            return min(asked, LONGEST_ASKED_S)
+            return asked
         return self.draw(0.0, min(BASE_S * 2.0 ** (self.tries("", state).failed - 1), LONGEST_BACKOFF_S))
+
+
+def asked_to_wait(error: ProviderError) -> float | None:
+    """For how many seconds the vendor wants to be left alone, within reason; None when it did not say."""
+    return None if error.retry_after_s is None else min(error.retry_after_s, LONGEST_ASKED_S)
 
 
 def spread() -> float:

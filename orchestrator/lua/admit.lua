@@ -31,7 +31,8 @@ end
 local most_tokens, most_usd = tonumber(job('budget_tokens') or ''), tonumber(job('budget_usd') or '')
 local spent_tokens, spent_usd = tonumber(job('spent_tokens') or '0'), tonumber(job('spent_usd') or '0')
 if most_tokens then out = math.min(out, most_tokens - spent_tokens - reserved_tokens - budget.tokens_in) end
-if most_usd and budget.usd_per_token_out then
+local costs = budget.usd_per_token_out and budget.usd_in + budget.usd_per_token_out > 0
+if most_usd and costs then
   local left = most_usd - spent_usd - reserved_usd - budget.usd_in
   if left < 0 then out = -1 end
   if budget.usd_per_token_out > 0 then out = math.min(out, math.floor(left / budget.usd_per_token_out)) end
@@ -113,10 +114,14 @@ if circuit then
     if state == 'open' and NOW < over then
       return wait('circuit', 'the circuit of ' .. circuit.name .. ' is open', over - NOW)
     end
-    if of('probe') then return wait('circuit', 'the circuit of ' .. circuit.name .. ' is being probed', 500) end
+    if of('probe') then -- what has lasted so long may well last as long again
+      local lasted = NOW - tonumber(of('probed_ms') or NOW)
+      local ms = math.min(math.max(lasted, 500), 10000)
+      return wait('circuit', 'the circuit of ' .. circuit.name .. ' is being probed', ms)
+    end
     if of('state') ~= 'half-open' then emit('breaker.half_open', step, circuit.about) end
     state = 'half-open'
-    redis.call('HSET', CIRCUITED, 'state', state, 'probe', call)
+    redis.call('HSET', CIRCUITED, 'state', state, 'probe', call, 'probed_ms', NOW)
     hold(token, 'probe', circuit.name, call)
   end
   redis.call('SADD', CIRCUITS, circuit.name)
@@ -133,7 +138,7 @@ end
 if limit.requests_per_minute then count(':requests', 1) end
 if limit.tokens_per_minute then count(':tokens', tokens) end
 if said('requests') then redis.call('HINCRBY', LIMITED, 'requests', -1) end
-if said('tokens') then redis.call('HINCRBY', LIMITED, 'tokens', -budget.tokens_in) end
+if said('tokens') then redis.call('HINCRBY', LIMITED, 'tokens', 0 - budget.tokens_in) end
 if limit.concurrency then
   redis.call('ZADD', running, NOW, call)
   hold(token, 'slot', limit.name, call)

@@ -15,7 +15,12 @@ forget(name)
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', CACHED, '-inf', NOW, 'LIMIT', 0, 100)) do forget(old) end
 local bytes = redis.call('INCRBY', CACHED_BYTES, #entry)
 while bytes > most do
-  forget(redis.call('ZRANGE', CACHED, 0, 0)[1])
+  local oldest = redis.call('ZRANGE', CACHED, 0, 0)[1]
+  if not oldest then -- a Redis that evicts keys has lost count
+    redis.call('SET', CACHED_BYTES, #entry)
+    break
+  end
+  forget(oldest)
   bytes = tonumber(redis.call('GET', CACHED_BYTES))
 end
 redis.call('SET', CACHE .. name, entry, 'PX', ttl)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import redis
 
-from orchestrator.cache import Cache, Entry, Hit, request_key
-from orchestrator.gateway import Asker, Gateway
+from orchestrator.cache import Cache, Hit
+from orchestrator.completions import TRANSPORT_OPTIONS, Entry, request_key
 from orchestrator.names import cache_key
-from providers import Completion, FinishReason, Message, Provider, ProviderError, Request, Tool, Usage
-from providers.errors import InvalidAnswer, Refused, TruncatedAnswer
+from providers import Completion, Message, Request, Tool, Usage
 
 KEY = "0123456789abcdef" * 4
 OTHER = "f" * 64
@@ -242,7 +241,7 @@ def test_whatever_changes_the_answer_changes_the_key(change: Mapping[str, Any]) 
     assert key_of(**change) != key_of()
 
 
-@pytest.mark.parametrize("option", ["timeout_s", "keep_alive", "latency_s"])
+@pytest.mark.parametrize("option", sorted(TRANSPORT_OPTIONS))
 def test_how_an_answer_is_carried_does_not_change_the_key(option: str) -> None:
     assert key_of(options={**BASE["options"], option: 5}) == key_of()
 
@@ -256,113 +255,3 @@ def test_fields_do_not_run_into_each_other() -> None:
     assert key_of(messages=[{"role": "user", "content": 'a","role":"user'}]) != key_of(
         messages=[{"role": "user", "content": "a"}, {"role": "user", "content": ""}]
     )
-
-
-# --- what the gateway keeps -------------------------------------------------------------------------------------------
-
-
-class Scripted(Provider):
-    """Gives prepared answers, one a call; an error among them is raised."""
-
-    name: ClassVar[str] = "scripted"
-
-    def __init__(self, *answers: str | Completion | ProviderError) -> None:
-        super().__init__("m")
-        self.left = list(answers)
-
-    def complete(self, request: Request) -> Completion:
-        answer = self.left.pop(0)
-        if isinstance(answer, ProviderError):
-            raise answer
-        return answer if isinstance(answer, Completion) else Completion(answer, Usage(1, 1), "stop", "m")
-
-
-def ending(reason: FinishReason) -> Completion:
-    return Completion("good half of an answer", Usage(1, 1), reason, "m")
-
-
-def gateway(cache: Cache, provider: Provider, *, kind: str = "prompt") -> Gateway:
-    return Gateway(
-        cache,
-        Asker(kind, "v1", [provider], {}, lambda *acts: None, threading.Event()),
-    )
-
-
-def good(text: str) -> str:
-    if not text.startswith("good"):
-        raise ValueError("it is not good")
-    return text
-
-
-@pytest.mark.parametrize(
-    ("answers", "error"),
-    [
-        ([ending("length")], TruncatedAnswer),
-        ([ending("refusal")], Refused),
-        (["bad", "worse"], InvalidAnswer),
-        (["bad", ending("length")], TruncatedAnswer),
-    ],
-)
-def test_an_answer_that_cannot_be_used_is_not_kept(
-    client: redis.Redis,
-    cache: Cache,
-    on_disk: Path,
-    answers: list[str | Completion],
-    error: type[ProviderError],
-) -> None:
-    with pytest.raises(error):
-        gateway(cache, Scripted(*answers)).generate(QUESTION, good)
-
-    assert client.dbsize() == 0
-    assert not on_disk.parent.exists()
-
-
-def test_an_answer_is_asked_for_once(client: redis.Redis, cache: Cache) -> None:
-    provider = Scripted("good answer")
-
-    assert gateway(cache, provider).generate(QUESTION, good) == "good answer"
-    assert gateway(cache, provider).generate(QUESTION, good) == "good answer"
-    client.flushall()
-    assert gateway(cache, provider).generate(QUESTION, good) == "good answer"
-
-
-def test_an_answer_to_a_second_question_is_found_under_the_first(client: redis.Redis, cache: Cache) -> None:
-    # given a question that had to be asked twice
-    provider = Scripted("bad", "good at last")
-    assert gateway(cache, provider).generate(QUESTION, good) == "good at last"
-
-    # then it is not asked again, not even once
-    assert gateway(cache, provider).generate(QUESTION, good) == "good at last"
-    assert len(client.keys()) == 1
-
-
-def test_another_step_kind_does_not_get_the_answer(cache: Cache) -> None:
-    provider = Scripted("good one", "good two")
-
-    assert gateway(cache, provider, kind="docs").generate(QUESTION, good) == "good one"
-    assert gateway(cache, provider, kind="qa").generate(QUESTION, good) == "good two"
-
-
-def test_a_kept_answer_that_a_stricter_reader_refuses_is_asked_for_anew_and_replaced(cache: Cache) -> None:
-    provider = Scripted("lax", "good now")
-    assert gateway(cache, provider).generate(QUESTION, str) == "lax"
-
-    assert gateway(cache, provider).generate(QUESTION, good) == "good now"
-    assert gateway(cache, provider).generate(QUESTION, good) == "good now"
-
-
-@pytest.mark.parametrize("spoilt", ["good \ud83d", "good \udc00 answer"], ids=["first half", "second half"])
-def test_half_a_surrogate_pair_in_an_answer_does_not_cost_the_step(cache: Cache, spoilt: str) -> None:
-    # given a model whose answer was cut in the middle of an emoji, and which then answers well
-    answer = gateway(cache, Scripted(spoilt, "good answer")).generate(QUESTION, good)
-
-    # then the step gets text that can be stored
-    assert answer.encode().decode() == answer
-
-
-def test_half_a_surrogate_pair_in_arguments_does_not_reach_the_step(cache: Cache) -> None:
-    read: Callable[[dict[str, Any]], str] = lambda values: str(values["a"])  # noqa: E731
-
-    answer = gateway(cache, Scripted('{"a": "\\ud83d"}', '{"a": "x"}')).tool_call(QUESTION, TOOL, read)
-
-    assert answer.encode().decode() == answer

@@ -101,7 +101,8 @@ def test_tail_follows_a_job_to_its_end(fleet):
 
 
 def test_resume_runs_only_what_is_not_done_and_refuses_a_job_that_is(fleet, client):
-    broken = TINY + "steps: [{id: a, prompt: x}, {id: b, needs: [a], prompt: y, options: {error: server}}]\n"
+    second = "{id: b, needs: [a], prompt: y, options: {error: server}, retries: 0}"
+    broken = TINY + f"steps: [{{id: a, prompt: x}}, {second}]\n"
     job_id = fleet("submit", fleet.spec(broken), "--wait").out.strip()
     assert fleet("show", job_id, "--json").json()["completed_steps"] == ["a"]
 

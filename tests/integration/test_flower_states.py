@@ -56,7 +56,7 @@ class Site:
 @pytest.fixture
 def flower(orch, service, own_redis, free_port, eventually) -> Any:
     """Flower, a worker, and the command line, on one Redis that has a password."""
-    orch.env.update(ORCH_REDIS_URL=own_redis.url, PROVIDER_MAX_RETRIES="1")
+    orch.env.update(ORCH_REDIS_URL=own_redis.url, PROVIDER_CB_THRESHOLD="1", PROVIDER_CB_COOLDOWN_S="2.5")
     process = service("flower", "--port", str(free_port), FLOWER_BASIC_AUTH=AUTH)
     service("worker", "--name", "box@test")
     site = Site(f"http://127.0.0.1:{free_port}")
@@ -94,7 +94,7 @@ def test_flower_shows_every_task_with_its_true_state_to_those_who_may_enter(
     eventually(lambda: site.states()["orch.architect"] == {"SUCCESS", "FAILURE"})
 
     # a step that has to wait, which is given back, and a message that has no right to run
-    one = TINY + "steps: [{id: a, prompt: x, options: {error: rate_limit}}]\n"
+    one = TINY + "steps: [{id: a, prompt: x, options: {error: server}, retries: 1}]\n"
     submit(one)
     make_app(own_redis.url).send_task("orch.docs", args=("job_ffffffffffff", "docs", 1))
     eventually(lambda: site.states().get("orch.prompt") == {"RETRY", "FAILURE"})

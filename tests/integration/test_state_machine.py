@@ -29,6 +29,7 @@ from orchestrator.progress import Progress
 from orchestrator.records import Failure, StepResult
 from orchestrator.state import LOSSES_UNTIL_ALONE, Dispatch, Lead, Stale, State
 from orchestrator.stream import read
+from tests.contents import everything
 
 JOB = "job_0123456789ab"
 DRIVERS = st.sampled_from(["ready", "canvas"])
@@ -64,7 +65,7 @@ class Model:
     queued: dict[str, bool] = field(default_factory=dict)  # step → whether its message was noticed to be gone
     holder: dict[str, Held] = field(default_factory=dict)
     parked: dict[str, bool] = field(default_factory=dict)  # step → whether it is due
-    tries: Counter[str] = field(default_factory=Counter)
+    retry: dict[str, str] = field(default_factory=dict)  # what the last run left for the next
     losses: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -104,7 +105,7 @@ class Model:
 
     def new_attempt(self, *, canvas: bool) -> None:
         self.status, self.failed, self.canvas = "queued", False, canvas
-        for what in (self.ended, self.holder, self.ticket, self.queued, self.parked, self.tries, self.losses):
+        for what in (self.ended, self.holder, self.ticket, self.queued, self.parked, self.retry, self.losses):
             what.clear()
         if self.done == set(self.needs):
             self.status = "succeeded"
@@ -224,9 +225,9 @@ class OneJob(RuleBasedStateMachine):
             self.model.parked[one.step] = False
             self.model.canvas = False
         else:
-            assert (verdict.verdict, verdict.tries) == (
+            assert (verdict.verdict, verdict.retry) == (
                 "alone" if suspect else "run",
-                self.model.tries[one.step],
+                self.model.retry.get(one.step, ""),
             )
             del self.model.queued[one.step]
             self.model.holder[one.step] = held
@@ -290,17 +291,17 @@ class OneJob(RuleBasedStateMachine):
         held.expired = held.expired and not ours
 
     @precondition(lambda self: self.model.holder)
-    @rule(which=CHOICE, wait_s=st.sampled_from([0, NEVER_S]))
-    def give_back(self, which: int, wait_s: float) -> None:
+    @rule(which=CHOICE, wait_s=st.sampled_from([0, NEVER_S]), retry=st.sampled_from(["", '{"failed":1}']))
+    def give_back(self, which: int, wait_s: float, retry: str) -> None:
         held = self.pick(list(self.model.holder.values()), which)
 
-        answer = self.state.release(JOB, held.step, held.token, "shut down", wait_s)
+        answer = self.state.release(JOB, held.step, held.token, "shut down", wait_s, retry)
 
         assert not isinstance(answer, Stale)
         self.goes_back(held)
+        self.model.retry[held.step] = retry
         if wait_s and self.model.alive:
             self.model.parked[held.step] = False
-            self.model.tries[held.step] += 1
             assert held.step not in {one.step for one in answer}
         if not self.model.alive:
             assert answer == []
@@ -563,8 +564,8 @@ class OneJob(RuleBasedStateMachine):
         records: Any = self.client.hgetall(JobKeys(JOB).steps)
         return {step.decode(): json.loads(raw)["status"] for step, raw in records.items()}
 
-    def keys(self) -> dict[bytes, bytes | None]:
-        return {key: self.client.dump(key) for key in self.client.scan_iter()}
+    def keys(self) -> dict[bytes, Any]:
+        return everything(self.client)
 
     @staticmethod
     def pick(those: list[Held], which: int) -> Held:

@@ -21,15 +21,17 @@ import redis
 from orchestrator.connection import connect
 from orchestrator.events import Act, Event
 from orchestrator.lease import Heartbeat
-from orchestrator.names import FLEET, JobKeys
+from orchestrator.names import FLEET, QUEUE, JobKeys
 from orchestrator.plan import Plan, PlannedStep
 from orchestrator.progress import Progress
 from orchestrator.records import Artifact, Failure, OutputFile, StepResult
 from orchestrator.state import LOSSES_UNTIL_ALONE, Claim, Dispatch, Lead, Stale, State
 from orchestrator.stream import read_all
+from tests.contents import everything
 
 JOB = "job_0123456789ab"
 OTHER = "job_ba9876543210"
+QUEUE_LIST = f"{FLEET['QUEUES']}{QUEUE}"
 NOTHING = StepResult()
 DIAMOND: dict[str, tuple[str, ...]] = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
 PAIR: dict[str, tuple[str, ...]] = {"a": (), "b": ("a",)}
@@ -156,11 +158,6 @@ def statuses(client: redis.Redis, job: str = JOB) -> dict[str, str]:
 def of_the_job(client: redis.Redis, job: str = JOB) -> set[str]:
     """The keys of one job."""
     return {key.decode() for key in client.scan_iter() if f"{{{job}}}".encode() in key}
-
-
-def everything(client: redis.Redis) -> dict[bytes, bytes | None]:
-    """All that Redis holds: equal before and after when nothing was changed."""
-    return {key: client.dump(key) for key in client.scan_iter()}
 
 
 # --- submit -----------------------------------------------------------------------------------------------------------
@@ -959,7 +956,7 @@ def test_a_step_that_is_given_back_goes_to_another_worker_at_once(client: redis.
     # then the step is another's, and nothing of the old run counts
     assert new.ticket > old.ticket
     assert claim(state, old, "late") == Claim("void", "old ticket")
-    assert claim(state, new, "new") == Claim("run", tries=0)
+    assert claim(state, new, "new") == Claim("run")
     assert renew(state, "a", "old") is False
     assert isinstance(succeed(state, "a", "old"), Stale)
     assert isinstance(fail(state, "a", "old"), Stale)
@@ -1032,7 +1029,7 @@ def test_a_parked_step_is_sent_when_it_is_due_and_not_before(client: redis.Redis
 
     assert new.ticket > old.ticket
     assert claim(state, old, "late") == Claim("void", "old ticket")
-    assert claim(state, new) == Claim("run", tries=1)
+    assert claim(state, new) == Claim("run")
     assert recover(state) == {}
 
 
@@ -1040,14 +1037,38 @@ def test_each_time_a_step_is_parked_is_counted_until_the_next_attempt(
     client: redis.Redis, state: State
 ) -> None:
     one = submit(state)["a"]
-    for tries in range(3):
-        assert claim(state, one) == Claim("run", tries=tries)
+    for _ in range(3):
+        assert claim(state, one).verdict == "run"
         state.release(JOB, "a", "token-a", "rate limited", 0.001)
         pause(0.005)
         one = recover(state)["a"]
+    assert [told.get("tries") for told in events(client, "step.retrying")] == [1, 2, 3]
 
     state.cancel(JOB, "enough")
-    assert claim(state, by_step(state.resume(JOB, "ready", {}))["a"]) == Claim("run", tries=0)
+    claim(state, by_step(state.resume(JOB, "ready", {}))["a"])
+    state.release(JOB, "a", "token-a", "rate limited", 60)
+
+    assert events(client, "step.retrying")[-1].get("tries") == 1
+
+
+def test_what_a_run_leaves_for_the_next_goes_with_the_step_until_another_replaces_it(state: State) -> None:
+    # given a run that was given back with a note of how far it got
+    one = submit(state)["a"]
+    assert claim(state, one) == Claim("run", retry="")
+    one = by_step(state.release(JOB, "a", "token-a", "rate limited", retry='{"failed":2}'))["a"]
+
+    # then the next one has it, also when its claim is repeated, or it dies and yet another runs
+    assert claim(state, one, "next", lease_s=-1) == Claim("run", retry='{"failed":2}')
+    assert claim(state, one, "next") == Claim("run", retry='{"failed":2}')
+    one = recover(state)["a"]
+    assert claim(state, one, "third") == Claim("run", retry='{"failed":2}')
+
+    # until it is given back without one, or the job is begun anew
+    one = by_step(state.release(JOB, "a", "third", "its worker was shut down"))["a"]
+    assert claim(state, one, "fourth") == Claim("run", retry="")
+    state.release(JOB, "a", "fourth", "rate limited", retry='{"failed":2}')
+    state.cancel(JOB, "enough")
+    assert claim(state, by_step(state.resume(JOB, "ready", {}))["a"], "fifth") == Claim("run", retry="")
 
 
 @pytest.mark.parametrize("wait_s", [0, 60])
@@ -1273,7 +1294,7 @@ def test_a_job_that_is_over_is_not_recovered(client: redis.Redis, state: State, 
 
 def fill_queue(client: redis.Redis) -> None:
     """Messages that have nothing to do with the jobs here: a queue with so many is long."""
-    client.rpush(FLEET["QUEUE_LIST"], *["{}"] * 100)
+    client.rpush(QUEUE_LIST, *["{}"] * 100)
 
 
 def test_a_message_that_an_empty_queue_does_not_have_is_lost_after_the_grace(
@@ -1320,7 +1341,7 @@ def test_a_message_that_the_queue_has_passed_is_lost_however_long_the_queue_is(
 ) -> None:
     # given a message that got lost, and one that was sent a thousand messages later and has been claimed
     lost = submit(state)["a"]
-    client.hincrby(FLEET["TICKETS"], "next", 1000)
+    client.hincrby(FLEET["TICKETS"], f"next {QUEUE}", 1000)
     later = submit(state, job=OTHER)["a"]
     fill_queue(client)
     assert recover(state, grace_s=-1) == recover(state, grace_s=-1) == {}
@@ -1358,7 +1379,7 @@ def test_a_message_that_comes_back_into_a_queue_is_given_the_whole_grace_again(
     fill_queue(client)
     assert recover(state, grace_s=0.2) == {}
     pause(0.25)
-    client.delete(FLEET["QUEUE_LIST"])
+    client.delete(QUEUE_LIST)
 
     # then the time before does not count
     assert recover(state, grace_s=0.2) == {}
@@ -1628,8 +1649,8 @@ def test_a_step_with_which_two_workers_died_runs_alone(client: redis.Redis, stat
     one = recover(state)["a"]
 
     # then
-    assert claim(state, one, "mine") == Claim("alone", tries=0)
-    assert claim(state, one, "mine") == Claim("alone", tries=0)
+    assert claim(state, one, "mine") == Claim("alone")
+    assert claim(state, one, "mine") == Claim("alone")
     # and what it makes counts like any other result
     assert set(by_step(succeed(state, "a", "mine"))) == {"b", "c"}
     assert client.hgetall(FLEET["HELD"]) == {}
@@ -1662,7 +1683,7 @@ def test_in_the_whole_fleet_one_step_runs_alone_at_a_time(client: redis.Redis, s
     pause(1.05)
     again = recover(state, job=OTHER)["a"]
     succeed(state, "a")
-    assert claim(state, again, job=OTHER, worker="two:1") == Claim("alone", tries=0)
+    assert claim(state, again, job=OTHER, worker="two:1") == Claim("alone")
 
 
 def test_steps_that_are_not_suspect_run_beside_one_that_is(client: redis.Redis, state: State) -> None:
@@ -1862,7 +1883,7 @@ def test_a_stuck_job_may_be_resumed(client: redis.Redis, state: State, what: str
     if what == "its worker is dead":
         claim(state, old, "zombie", lease_s=-1)
     if what == "the queue has passed it":
-        client.hincrby(FLEET["TICKETS"], "next", 1000)
+        client.hincrby(FLEET["TICKETS"], f"next {QUEUE}", 1000)
         claim(state, submit(state, job=OTHER)["a"], job=OTHER)
         fill_queue(client)
 

@@ -17,6 +17,7 @@ from orchestrator.spec import LoadedSpec
 
 FIELDS = ("PROVIDER", "PROVIDER_MODEL", "CONCURRENCY")
 Resolve = Callable[..., Choice]
+NOTHING_SET = Settings.model_construct()
 
 
 def spec(**fields: Any) -> JobSpec:
@@ -257,11 +258,11 @@ def test_resolving_twice_changes_nothing(chosen: Resolve) -> None:
     ("given", "error", "named"),
     [
         ({"flags": Flags(provider="ollma")}, UsageError, "'ollma'"),
-        ({"flags": Flags(model=" ")}, UsageError, "' '"),
+        ({"flags": Flags(provider="ollama", model=" ")}, UsageError, "' '"),
         ({"flags": Flags(concurrency=1001)}, UsageError, "1001"),
         ({"env": {"PROVIDER": "ollma"}}, EnvironmentNotReady, "'ollma'"),
         ({"dotenv": "PROVIDER=ollma"}, EnvironmentNotReady, "'ollma'"),
-        ({"env": {"PROVIDER_MODEL": " "}}, EnvironmentNotReady, "' '"),
+        ({"env": {"PROVIDER": "ollama", "PROVIDER_MODEL": " "}}, EnvironmentNotReady, "' '"),
         ({"env": {"CONCURRENCY": "0"}}, EnvironmentNotReady, "CONCURRENCY"),
         ({"env": {"CONCURRENCY": "many"}}, EnvironmentNotReady, "CONCURRENCY"),
         ({"dotenv": "CONCURRENCY=1001"}, EnvironmentNotReady, "CONCURRENCY"),
@@ -299,15 +300,15 @@ def load_settings_of(monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_a_job_whose_providers_are_all_missing_is_refused_before_it_starts() -> None:
     for job in (spec(provider="openai"), spec(provider=["openai", "mlx"])):
         with pytest.raises(EnvironmentNotReady):
-            require_ready(job)
-    require_ready(spec(provider=["openai", "scaffold"]))
+            require_ready(job, NOTHING_SET)
+    require_ready(spec(provider=["openai", "scaffold"]), NOTHING_SET)
 
 
 def test_a_step_whose_provider_is_missing_is_refused_before_the_job_starts() -> None:
     job = spec(provider="scaffold", steps=[{"id": "a", "prompt": "x", "provider": "openai"}])
 
     with pytest.raises(EnvironmentNotReady):
-        require_ready(job)
+        require_ready(job, NOTHING_SET)
 
 
 @pytest.mark.parametrize(("choice", "name"), [("ollama", "ollama"), (("mlx", "ollama"), "mlx")])
