@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator.completions import Entry
 from orchestrator.events import Act
 from orchestrator.scripts import Scripts, packed
 from providers import Allowance, Provider, Request, Usage
@@ -65,7 +66,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What is known of a call that has ended. Tokens and USD are None where nobody knows them."""
+    """What is known of a call that has ended. Tokens and USD are None where nobody knows them.
+
+    The `answer` is kept for further runs of the step, should this one not come to its end.
+    """
 
     outcome: Outcome
     took_s: float
@@ -74,6 +78,7 @@ class Ended:
     blocked_s: float | None = None
     allowance: Allowance | None = None
     news: Sequence[Act] = ()
+    answer: Entry | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class Admission:
             "allowance": allowance
             and _known({name: getattr(allowance, name) for name in Allowance.__dataclass_fields__}),
             "news": list(map(packed, ended.news)),
+            "answer": ended.answer and (ended.answer.key, ended.answer.model_dump_json()),
         }
         return int(self._call("settle", holder, _known(told))[1][0])
 

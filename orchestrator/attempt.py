@@ -11,6 +11,7 @@ from typing import Any
 from pybreaker import CircuitBreaker, CircuitBreakerStorage
 
 from orchestrator.admission import Admission, BudgetExceeded, Ended, Grant, Holder, Outcome
+from orchestrator.completions import Entry
 from orchestrator.events import Act
 from orchestrator.retry import asked_to_wait
 from providers import Completion, Provider, ProviderError, Request, Usage
@@ -22,13 +23,17 @@ TOO_LITTLE_LEFT = "the budget is used up: what was left of it did not allow a wh
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one call consists of. `about` is in both of its events; `news` is told before the first."""
+    """What one call consists of. `about` is in both of its events; `news` is told before the first.
+
+    `key` is that of the call's own request: a re-ask has another than its question.
+    """
 
     admission: Admission
     holder: Holder
     provider: Provider
     about: Mapping[str, Any]
     news: Sequence[Act]
+    key: str
 
     def make(self, request: Request) -> Completion:
         """Call the provider once.
@@ -157,11 +162,18 @@ class _Call(CircuitBreakerStorage):
             blocked_s=asked_to_wait(self.error) if isinstance(self.error, RateLimited) else None,
             allowance=source.allowance if source else None,
             news=[Act("llm.response", about, "WARN" if self.error else "INFO")],
+            answer=self._kept(completion) if completion else None,
         )
         if completion and _too_short(self._grant, completion):
             over = Act("budget.exceeded", {"reason": TOO_LITTLE_LEFT}, "ERROR")
             ended = replace(ended, news=[*ended.news, over])
         self._failures = attempt.admission.settle(attempt.holder, attempt.provider, self._grant, ended)
+
+    def _kept(self, completion: Completion) -> Entry | None:
+        """The answer as it is kept for further runs, where it was not free and instant to make."""
+        attempt, grant = self._attempt, self._grant
+        worth = attempt.provider.endpoint is not None and not _too_short(grant, completion)
+        return Entry.of(attempt.key, attempt.provider.name, completion) if worth else None
 
     def _booked(self, completion: Completion | None, usd: float | None) -> dict[str, Any]:
         """What an answer takes from the budget: where its vendor did not count, all that was set aside for it."""

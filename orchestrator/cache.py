@@ -18,6 +18,7 @@ from orchestrator.names import FLEET, RUNS_CACHE_DIR, JobKeys, cache_key
 from orchestrator.records import CacheUse
 from orchestrator.scripts import Scripts
 from orchestrator.settings import Settings
+from providers import Completion
 
 NEVER_EXPIRES = -1
 """What Redis says of the time to live of such a key; of one that does not exist it says -2."""
@@ -101,6 +102,7 @@ class StepCache:
         self._cache = cache
         self._job = JobKeys(job_id).job
         self._answers = JobKeys(job_id).answers
+        self._paid = JobKeys(job_id).paid
         self._step = step
         self._use = use
 
@@ -131,13 +133,19 @@ class StepCache:
         if self.shares:
             self._cache.put(entry)
 
+    def paid(self, key: str) -> Completion | None:
+        """The answer to a single call that an earlier run of the step has paid for, whatever it was worth."""
+        raw: Any = self._cache.client.hget(self._paid, answer_field(self._step, key))
+        entry = parse_entry(raw, key) if raw else None
+        return entry.completion() if entry else None
+
     def _is_new(self, key: str) -> bool:
         written_ms, created_ms = self._cache.written_ms(key), self._cache.client.hget(self._job, "created_ms")
         return written_ms is not None and written_ms > int(created_ms or 0)
 
 
 def answer_field(step: str, key: str) -> str:
-    """Where a job without the cache keeps the answer to one question of a step."""
+    """Where a job keeps an answer for one step alone."""
     return f"{step}:{key}"
 
 

@@ -11,6 +11,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from orchestrator.admission import Admission, Holder, MustWait
 from orchestrator.attempt import Attempt
+from orchestrator.completions import request_key
 from orchestrator.events import Act
 from orchestrator.retry import INLINE_S, Backoff, Parked, Tries, spread
 from providers import Completion, Message, Provider, ProviderError, Request, Usage
@@ -32,7 +33,7 @@ class Asker:
 
     `version` is the hash of the step's own code and prompts. `cancelled` is set when nobody wants the answer. `retries`
     are the further tries after a first failure; `tries` says what was used of them for the question that is asked now,
-    which earlier runs of the step may have begun.
+    which earlier runs of the step may have begun; `again` that there were such runs.
     """
 
     holder: Holder
@@ -44,6 +45,7 @@ class Asker:
     cancelled: threading.Event
     retries: int
     tries: Tries | None = None
+    again: bool = False
 
 
 def pause(asker: Asker, seconds: float) -> None:
@@ -56,7 +58,8 @@ def pause(asker: Asker, seconds: float) -> None:
 class Calls:
     """The calls of one question to one provider. `news` is told with the first of them.
 
-    With `may_wait` an open circuit is waited for; without, it is an error, for another provider to answer.
+    With `may_wait` an open circuit is waited for; without, it is an error, for another provider to answer. `paid` finds
+    the answer to a single call that an earlier run of the step has paid for, by the key of its request.
     """
 
     admission: Admission
@@ -65,6 +68,7 @@ class Calls:
     about: Mapping[str, Any]
     news: list[Act]
     may_wait: bool
+    paid: Callable[[str], Completion | None]
 
     def whole(self, request: Request) -> Completion:
         """Ask, and have an answer in words that was cut off at the token limit continued."""
@@ -84,6 +88,13 @@ class Calls:
 
     def _persistent(self, request: Request) -> Completion:
         """Ask again while that may help; Parked when it is not worth holding a worker until then."""
+        key = self._key(request)
+        if self.asker.again and (paid := self.paid(key)):
+            self.asker.emit(
+                *self.news, Act("cache.hit", {**self.about, "model": paid.model, "layer": "step"})
+            )
+            self.news.clear()
+            return paid
         tries = self.asker.tries
         backoff = Backoff(
             self.asker.retries, tries if tries and tries.provider == self.provider.name else None
@@ -111,14 +122,18 @@ class Calls:
             sleep=lambda seconds: pause(self.asker, seconds),
             reraise=True,
         )
-        completion = persistent(self._admitted, request)
+        completion = persistent(self._admitted, request, key)
         self.asker.tries = None
         return completion
 
-    def _admitted(self, request: Request) -> Completion:
+    def _key(self, request: Request) -> str:
+        provider, asker = self.provider, self.asker
+        return request_key(provider.name, provider.model, request, kind=asker.kind, version=asker.version)
+
+    def _admitted(self, request: Request, key: str) -> Completion:
         """Make one attempt, as soon as it may begin; Parked when that is not soon."""
         waited_s = 0.0
-        attempt = Attempt(self.admission, self.asker.holder, self.provider, self.about, tuple(self.news))
+        attempt = Attempt(self.admission, self.asker.holder, self.provider, self.about, tuple(self.news), key)
         while True:
             try:
                 completion = attempt.make(request)

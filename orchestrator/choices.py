@@ -76,7 +76,7 @@ def resolve(spec: JobSpec, flags: Flags, environment: Settings, settings: Settin
             model or (spec.model if spec.provider == "auto" else None) or settings.provider_model,
         )
     else:
-        model = model or spec.model or settings.provider_model
+        model = model or (spec.model if spec.provider == "auto" else None) or settings.provider_model
         provider, model, why = _first_ready(model, settings)
     changed = {
         "provider": provider,
@@ -144,5 +144,5 @@ def _first_ready(model: str | None, settings: Settings) -> tuple[str, str | None
             create(name, asked, config).check()
         except ProviderError:
             continue
-        return name, asked if name != "scaffold" else None, "the first that is ready here (auto)"
+        return name, asked if name != "scaffold" else model, "the first that is ready here (auto)"
     raise EnvironmentNotReady(f"none of these providers is ready: {', '.join(AUTO)}")

@@ -25,8 +25,8 @@ Answer = TypeVar("Answer")
 
 SOONEST_LOOK_S, LATEST_LOOK_S = 0.03, 0.4
 """How soon a step that waits for another's answer looks again whether it is there: later and later."""
-OTHERS_ANSWER_S = 2.0
-"""For how long a step is parked that waits for another's answer."""
+OTHERS_ANSWER_S = 5.0
+"""For how long a step is parked at most that waits for another's answer: it is due when the answer is there."""
 
 
 class Gateway:
@@ -95,7 +95,13 @@ class Gateway:
             if kept:
                 return kept[0]
             calls = Calls(
-                self._admission, asker, provider, about, [Act("cache.miss", about)], may_wait=may_wait
+                self._admission,
+                asker,
+                provider,
+                about,
+                [Act("cache.miss", about)],
+                may_wait=may_wait,
+                paid=self._cache.paid,
             )
             completion, answer = ask(calls.whole, request, read)
             self._cache.put(Entry.of(key, provider.name, completion))

@@ -25,8 +25,9 @@ FLEET = {
     "STOPS": f"{KEY_PREFIX}stops",  # counts jobs that ended: workers look whether one of theirs did
     "HOLDS": f"{KEY_PREFIX}holds:",  # prefix: + token → set: what a running step holds of the fleet's, see lib.lua
     "LIMIT": f"{KEY_PREFIX}limit:",  # prefix: + provider/model → hash: what the vendor said is left; suffixes below it
-    "CIRCUIT": f"{KEY_PREFIX}circuit:",  # prefix: + circuit → hash: state, failures, epoch, until_ms, probe
+    "CIRCUIT": f"{KEY_PREFIX}circuit:",  # prefix: + circuit → hash: state, failures, epoch, until_ms, probe, probed_ms
     "CIRCUITS": f"{KEY_PREFIX}circuits",  # set: circuits there are
+    "SETTLED": f"{KEY_PREFIX}settled:",  # prefix: + call → the reply to who told of its end, for a while
     "FLIGHT": f"{KEY_PREFIX}flight:",  # prefix: + cache key → token of the step that asks for all who ask the same
     "CACHE": f"{KEY_PREFIX}cache:",  # prefix: + cache key → JSON of a completion
     "CACHED": f"{KEY_PREFIX}cached",  # sorted set: cache key by the time it expires, in ms
@@ -70,7 +71,8 @@ class JobKeys:
     leases   zset    step id by the time its lease runs out, in ms; a step is running while it is in here
     parked   zset    step id by the time it is due, in ms
     reserved hash    call → "tokens usd" that the job's budget keeps for it
-    answers  hash    step id:cache key → an answer that a job without the cache has paid for
+    answers  hash    step id:cache key → the answer to a question, for a job without the cache
+    paid     hash    step id:cache key → the answer to one call of a step that has not ended yet
     events   stream
     """
 
@@ -100,6 +102,11 @@ class JobKeys:
     def answers(self) -> str:
         """Answers that steps of a job without the cache have paid for."""
         return f"{self.job}:answers"
+
+    @property
+    def paid(self) -> str:
+        """Answers to single calls of steps that have not ended."""
+        return f"{self.job}:paid"
 
     @property
     def results(self) -> str:

@@ -6,7 +6,7 @@ import json
 import secrets
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import redis
@@ -36,12 +36,14 @@ class Claim:
     """What became of a message.
 
     `run`: the step is the caller's. `alone`: likewise, but in a process of its own. `done`: it succeeded before.
-    `void`: the message has no right to run it, for this reason. `retry` is what the last run left with `release`.
+    `void`: the message has no right to run it, for this reason. `retry` is what the last run left with `release`,
+    `runs` how often the step was claimed.
     """
 
     verdict: Literal["run", "alone", "done", "void"]
     reason: str = ""
     retry: str = ""
+    runs: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ class State:
         )
         match verdict:
             case "run" | "alone":
-                return Claim(verdict, retry=found[0])
+                return Claim(verdict, retry=found[0], runs=found[1])
             case "done":
                 return Claim(verdict)
             case _:
@@ -280,7 +282,7 @@ class State:
     def order(self, job_id: str) -> JobOrder:
         """What the job was submitted as."""
         spec, cache = cast("tuple[bytes, bytes]", self._client.hmget(JobKeys(job_id).job, ["spec", "cache"]))
-        return JobOrder(JobSpec.model_validate_json(spec), cast("CacheUse", cache.decode()))
+        return JobOrder(JobSpec.model_validate_json(spec), cast("CacheUse", (cache or b"use").decode()))
 
     def succeeded(self, job_id: str) -> set[str]:
         """Ids of the steps that are done."""

@@ -100,7 +100,8 @@ def ask(
         except ValueError as error:
             if not asks_left:
                 raise InvalidAnswer(f"the answer is not usable: {error}") from error
-            messages += [
+            messages = [
+                *messages,
                 {"role": "assistant", "content": completion.text},
                 {
                     "role": "user",

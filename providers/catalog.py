@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from providers.errors import NotReady
 from providers.types import Usage
@@ -79,6 +79,9 @@ class _Vendor(_Value):
     source: str | None = None
 
 
+_Vendors = RootModel[dict[str, _Vendor]]
+
+
 @dataclass(frozen=True)
 class Catalog:
     """What is known of every vendor's models."""
@@ -132,7 +135,7 @@ def load_catalog(own: Path | None = None) -> Catalog:
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise NotReady(f"the models file {own} cannot be read: {error}") from error
     try:
-        return Catalog({name: _Vendor.model_validate(table) for name, table in tables.items()})
+        return Catalog(_Vendors.model_validate(tables).root)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -12,6 +12,7 @@ from orchestrator.celery_app import make_app
 from orchestrator.errors import EnvironmentNotReady
 from orchestrator.lease import Hold
 from orchestrator.settings import load_settings
+from orchestrator.state import Claim
 from tasks.kinds import KINDS
 from tasks.runner import ALONE_CODES, make_runner
 
@@ -23,7 +24,7 @@ def main(job_id: str, step_id: str, token: str, retry: str) -> int:
         raise EnvironmentNotReady("a step needs a Redis")
     runner = make_runner(settings, settings.redis_url)
     kind = KINDS[runner.state.spec(job_id).step(step_id).kind]
-    ended = runner.execute(kind, Hold(job_id, step_id, token), retry)
+    ended = runner.execute(kind, Hold(job_id, step_id, token), Claim("alone", retry=retry, runs=2))
     send_each(make_app(settings.redis_url), job_id, ended.ready)
     return next(code for code, outcome in ALONE_CODES.items() if outcome == ended.outcome)
 

@@ -31,7 +31,7 @@ from orchestrator.records import Artifact, Failure, OutputFile, StepResult
 from orchestrator.retry import Parked, Tries
 from orchestrator.scripts import Scripts
 from orchestrator.settings import Settings
-from orchestrator.state import Dispatch, JobOrder, Stale, State
+from orchestrator.state import Claim, Dispatch, JobOrder, Stale, State
 from orchestrator.workers import Serves
 from providers import Provider, ProviderError
 from providers.registry import shared
@@ -109,13 +109,13 @@ class Runner:
             return Ended("done" if claim.verdict == "done" else "void", claim.reason)
         with self.heartbeat.holding(job_id, step_id, token) as hold:
             if claim.verdict == "alone":
-                return self._alone(hold, claim.retry)
-            return self.execute(kind, hold, claim.retry)
+                return self._alone(hold, claim)
+            return self.execute(kind, hold, claim)
 
-    def execute(self, kind: StepKind, hold: Hold, retry: str) -> Ended:
+    def execute(self, kind: StepKind, hold: Hold, claim: Claim) -> Ended:
         """Run the code of a claimed step and commit what it made."""
         started = time.monotonic()
-        ended = self._attempt(kind, hold, retry)
+        ended = self._attempt(kind, hold, claim)
         about = {"duration_s": round(time.monotonic() - started, 6)}
         if isinstance(ended, Made):
             sent = self.state.succeed(hold.job_id, hold.step, hold.token, ended.result, ended.blobs, about)
@@ -136,10 +136,10 @@ class Runner:
         sent = self.state.fail(hold.job_id, hold.step, hold.token, ended, about)
         return _told("failed", sent, ended.message)
 
-    def _attempt(self, kind: StepKind, hold: Hold, retry: str) -> Made | Failure | Wait:
+    def _attempt(self, kind: StepKind, hold: Hold, claim: Claim) -> Made | Failure | Wait:
         """Run the step's code; whatever it raises becomes a Failure that tells the user what to do."""
         try:
-            step = self._step(kind, hold, retry)
+            step = self._step(kind, hold, claim)
             hold.limit(step.step.timeout_s)
             return pack(step.spec.project, hold.step, kind.run(step))
         except Parked as parked:
@@ -150,10 +150,10 @@ class Runner:
             log.exception("step %s/%s", hold.job_id, hold.step)
             return Failure(step=hold.step, kind="internal", message=f"{type(error).__name__}: {error}"[:500])
 
-    def _alone(self, hold: Hold, retry: str) -> Ended:
+    def _alone(self, hold: Hold, claim: Claim) -> Ended:
         """Run a step that workers died with in a process of its own, which claims nothing and commits itself."""
         hold.limit(self._spec(hold).step(hold.step).timeout_s)
-        command = [sys.executable, "-m", ALONE, hold.job_id, hold.step, hold.token, retry]
+        command = [sys.executable, "-m", ALONE, hold.job_id, hold.step, hold.token, claim.retry]
         child = Child(command, own_group=False)
         while (code := child.wait(0.1)) is None:
             if not hold.stopped.is_set():
@@ -185,12 +185,12 @@ class Runner:
             job = self._jobs[hold.job_id] = self.state.order(hold.job_id)
         return job
 
-    def _step(self, kind: StepKind, hold: Hold, retry: str) -> Step:
+    def _step(self, kind: StepKind, hold: Hold, claim: Claim) -> Step:
         spec = self._spec(hold)
         step = spec.step(hold.step)
         emit = partial(self.state.emit, hold.job_id, hold.step)
         names, model = fallbacks(step.provider or spec.provider), model_of(spec, step)
-        tries = Tries.model_validate_json(retry) if retry else None
+        tries = Tries.model_validate_json(claim.retry) if claim.retry else None
         if not self.serves.takes(names, model):
             raise Parked(f"a worker that serves {names[0]} {model or ''}".rstrip(), ELSEWHERE_S, tries)
         if self.serves.provider == names[0]:
@@ -209,6 +209,7 @@ class Runner:
             cancelled=hold.stopped,
             retries=self.settings.provider_max_retries if step.retries is None else step.retries,
             tries=tries,
+            again=claim.runs > 1,
         )
         cache = StepCache(self.cache, hold.job_id, hold.step, self._job(hold).cache)
         return Step(hold.job_id, spec, step, Gateway(cache, self.admission, asker), emit, self.state)

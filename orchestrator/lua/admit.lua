@@ -17,6 +17,10 @@ local step, token, call = ask.step, ask.token, ask.call
 if not known() then return reply('stale') end
 local record = load(step)
 if not record or record.status ~= 'running' or record.token ~= token then return reply('stale') end
+for _, entry in ipairs(redis.call('SMEMBERS', HOLDS .. token)) do
+  local what, answer, whose = unpack(cjson.decode(entry))
+  if what == 'call' and whose == call then return answer end -- the reply to this very call was lost
+end
 
 local function wait(what, reason, ms) return reply('wait', { what, reason, math.max(1, math.ceil(ms)) }) end
 
@@ -149,4 +153,6 @@ if most_tokens or most_usd then
   hold(token, 'budget', '', call)
 end
 for _, act in ipairs(ask.news) do emit(act[1], step, act[3], act[2]) end
-return reply('go', { state, epoch, failures, out, second })
+local answer = reply('go', { state, epoch, failures, out, second })
+hold(token, 'call', answer, call)
+return answer

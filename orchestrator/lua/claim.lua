@@ -1,7 +1,7 @@
 -- Give a worker the right to run a step, or say why not. At most one token of a step is current at any time.
 -- ARGV: step, ticket, token, lease in ms, worker, losses after which a step runs alone
--- → {"run", {retry}}   token and lease are the caller's
---   {"alone", {retry}} likewise, but workers died with this step: it must run in a process of its own
+-- → {"run", {retry, runs}}   token and lease are the caller's
+--   {"alone", {retry, runs}} likewise, but workers died with this step: it must run in a process of its own
 --   {"done"}           it succeeded before; let the canvas go on
 --   {"void", {reason}} this message has no right to run the step
 local step, ticket, token, lease, worker = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -13,7 +13,7 @@ if not alive() then return reply('void', { 'the job is over' }) end
 if record.ticket ~= ticket then return reply('void', { 'old ticket' }) end
 if record.unmet > 0 then return reply('void', { 'needs not met' }) end
 if record.token == token then -- the reply to this very claim was lost
-  return reply(record.alone and 'alone' or 'run', { record.retry or '' })
+  return reply(record.alone and 'alone' or 'run', { record.retry or '', record.runs })
 end
 if record.status ~= 'queued' then return reply('void', { 'taken by another worker' }) end
 
@@ -44,4 +44,4 @@ end
 emit('step.started', step, {
   kind = record.kind, attempt = tonumber(job('attempt')), runs = record.runs, worker = worker,
 })
-return reply(record.alone and 'alone' or 'run', { record.retry or '' })
+return reply(record.alone and 'alone' or 'run', { record.retry or '', record.runs })

@@ -17,6 +17,7 @@ end
 
 for i = 7, #ARGV, 2 do redis.call('HSETNX', key('blobs'), ARGV[i], ARGV[i + 1]) end
 leave(step, record)
+forget_calls(step)
 record.status = 'succeeded'
 save(step, record)
 redis.call('HSET', key('results'), step, result)

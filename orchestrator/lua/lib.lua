@@ -16,7 +16,7 @@ local TIME = redis.call('TIME')
 local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000)
 local SUFFIXES = {
   'steps', 'next', 'results', 'files', 'blobs', 'leases', 'queued', 'parked', 'ready', 'active', 'open', 'events',
-  'reserved', 'answers',
+  'reserved', 'answers', 'paid',
 }
 
 local SLOTS_OF_A_FLEET_UNSEEN = 32 -- what is taken for granted while no worker has said that it lives
@@ -72,7 +72,8 @@ local function held(step) return JOB_ID .. '/' .. step end
 
 -- What a step holds of the fleet's belongs to its token, and is given back with it however the step ends: a call's
 -- place among those that run ("slot"), its reservation of the budget ("budget"), the circuit's one probe ("probe"), and
--- the lead of those who ask the same ("flight"). An entry is {what, name, call}.
+-- the lead of those who ask the same ("flight"). An entry is {what, name, call}; that of an admitted call ("call") has the
+-- reply to its admission for a name.
 local function hold(token, what, name, call) redis.call('SADD', HOLDS .. token, cjson.encode({ what, name, call })) end
 
 local function drop(token, entry)
@@ -80,7 +81,14 @@ local function drop(token, entry)
   if what == 'slot' then redis.call('ZREM', LIMIT .. name .. ':running', call) end
   if what == 'budget' then redis.call('HDEL', key('reserved'), call) end
   if what == 'probe' and redis.call('HGET', CIRCUIT .. name, 'probe') == call then redis.call('HDEL', CIRCUIT .. name, 'probe') end
-  if what == 'flight' and redis.call('GET', FLIGHT .. name) == call then redis.call('DEL', FLIGHT .. name) end
+  if what == 'flight' and redis.call('GET', FLIGHT .. name) == call then
+    redis.call('DEL', FLIGHT .. name)
+    for _, waiter in ipairs(redis.call('SMEMBERS', FLIGHT .. name .. ':waiters')) do -- those who are parked are due now
+      local parked, other = string.match(waiter, '(%S+) (%S+)')
+      redis.call('ZADD', parked, 'XX', NOW, other)
+    end
+    redis.call('DEL', FLIGHT .. name .. ':waiters')
+  end
   redis.call('SREM', HOLDS .. token, entry)
 end
 
@@ -207,8 +215,16 @@ local function park(step, record, wait)
   redis.call('ZADD', key('parked'), NOW + wait, step)
 end
 
+-- The answers to single calls of a step are of no use after its end.
+local function forget_calls(step)
+  for _, field in ipairs(redis.call('HKEYS', key('paid'))) do
+    if string.sub(field, 1, #step + 1) == step .. ':' then redis.call('HDEL', key('paid'), field) end
+  end
+end
+
 -- Record that a step failed. `failure` is JSON of {step, kind, message}, `data` that of its event.
 local function fail(step, record, failure, data)
+  forget_calls(step)
   local failures = cjson.decode(job('failures') or '[]')
   failures[#failures + 1] = cjson.decode(failure)
   redis.call('HSET', JOB, 'failures', cjson.encode(failures))
@@ -224,7 +240,7 @@ local function begin()
   local canvas = job('driver') == 'canvas'
   local records, sent = {}, {}
   stop_running()
-  redis.call('DEL', key('ready'), key('active'), key('leases'), key('queued'), key('parked'), key('open'), key('reserved'))
+  redis.call('DEL', key('ready'), key('active'), key('leases'), key('queued'), key('parked'), key('open'), key('reserved'), key('paid'))
   redis.call('HSET', JOB, 'status', 'queued', 'deadline_ms', NOW + tonumber(job('timeout_ms')))
   redis.call('SADD', ALIVE, JOB_ID)
   local plan = cjson.decode(job('plan'))

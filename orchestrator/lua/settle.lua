@@ -4,10 +4,12 @@
 --   outcome: "success" | "failure" | "neutral" (says nothing of the provider: it was cancelled),
 --   circuit: {name, epoch, cooldown_ms}, limit, second, reserved_tokens, tokens, usd, took_ms,
 --   blocked_ms, allowance: {requests, requests_reset_s, tokens, tokens_reset_s},
---   news: [[type, level, data (JSON)], …]}
+--   news: [[type, level, data (JSON)], …], answer: [cache key of the call, entry (JSON)]}
 -- → {"ok", {failures of the circuit in a row}}
 local ask = cjson.decode(ARGV[1])
 local LIMITED, failures = LIMIT .. ask.limit, 0
+local before = redis.call('GET', SETTLED .. ask.call)
+if before then return before end -- its reply was lost
 
 for _, entry in ipairs(redis.call('SMEMBERS', HOLDS .. ask.token)) do
   local held_for = cjson.decode(entry)
@@ -17,6 +19,7 @@ end
 if known() then
   if ask.tokens then redis.call('HINCRBY', JOB, 'spent_tokens', ask.tokens) end
   if ask.usd then redis.call('HINCRBYFLOAT', JOB, 'spent_usd', string.format('%.12f', ask.usd)) end
+  if ask.answer and unfinished() then redis.call('HSET', key('paid'), ask.step .. ':' .. ask.answer[1], ask.answer[2]) end
   for _, act in ipairs(ask.news) do emit(act[1], ask.step, act[3], act[2]) end
 end
 
@@ -44,4 +47,6 @@ if ask.circuit then
     redis.call('HSET', CIRCUITED, 'failures', 0)
   end
 end
-return reply('ok', { failures })
+local answer = reply('ok', { failures })
+redis.call('SET', SETTLED .. ask.call, answer, 'EX', 600)
+return answer

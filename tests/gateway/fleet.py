@@ -130,7 +130,7 @@ class Job:
         token = secrets.token_hex(16)
         claim = self.fleet.state.claim(self.id, one.step, one.ticket, token, lease_s, worker)
         assert claim.verdict in ("run", "alone"), claim
-        return Run(self, Holder(self.id, one.step, token), claim.retry)
+        return Run(self, Holder(self.id, one.step, token), claim.retry, again=claim.runs > 1)
 
     def claim_all(self) -> list[Run]:
         """Claim every step that was dispatched."""
@@ -170,6 +170,7 @@ class Run:
     holder: Holder
     retry: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
+    again: bool = False
 
     def gateway(
         self,
@@ -194,6 +195,7 @@ class Run:
             cancelled=self.cancelled,
             retries=retries,
             tries=Tries.model_validate_json(self.retry) if self.retry else None,
+            again=self.again,
         )
         cache = StepCache(self.job.fleet.cache, job_id, step, self.job.use)
         return Gateway(cache, self.job.fleet.admission, asker)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from orchestrator.gateway import OTHERS_ANSWER_S
 from orchestrator.retry import Parked
 from providers import Request
 from providers.errors import AuthFailed, Cancelled
@@ -141,9 +142,32 @@ def test_a_step_that_waits_long_for_anothers_answer_is_parked(fleet: Fleet) -> N
 
         held.go.set()
         leading.result(10)
-    assert parked.value.seconds == 2.0
+    assert parked.value.seconds == OTHERS_ANSWER_S
     assert "another step" in parked.value.reason
     assert waiter.job.types == []
+
+
+def test_a_step_that_was_parked_for_anothers_answer_is_due_when_it_is_there(fleet: Fleet) -> None:
+    # given a step that is parked for longer than anybody waits for it
+    held = Held("late")
+    provider = of_the_fleet(held)
+    leader, waiter = fleet.run(), fleet.run()
+    with ThreadPoolExecutor(1) as pool:
+        leading = pool.submit(leader.ask, provider)
+        assert held.asked.wait(10)
+        with pytest.raises(Parked):
+            waiter.ask(provider)
+        waiter.release(1000)
+        waiter.job.again(at_once=False)
+        assert waiter.job.events("step.queued")[1:] == []
+
+        # when the answer comes
+        held.go.set()
+        leading.result(10)
+
+    # then it runs, and has it
+    waiter.job.again(at_once=False)
+    assert waiter.job.claim().ask(provider) == "late"
 
 
 def test_a_step_that_waits_for_anothers_answer_can_be_cancelled(fleet: Fleet) -> None:
