@@ -52,6 +52,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/dispatch.py
 	$(BIN)/python benchmarks/recovery.py
+	$(BIN)/python benchmarks/gateway.py
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m orchestrator.schemas docs

@@ -37,6 +37,9 @@ class StepFigures(Record):
     cost_usd: float | None
     error: str | None
     waiting: dict[str, Any] | None
+    fallbacks: list[dict[str, Any]] = Field(
+        default_factory=list, description="providers that were given up, and why"
+    )
 
 
 class Manifest(Record):

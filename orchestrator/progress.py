@@ -61,6 +61,7 @@ class StepProgress:
     asked: set[str] = field(default_factory=set)  # cache keys of its questions
     result: StepResult | None = None
     parked: dict[str, Any] | None = None
+    fallbacks: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self, waiting: dict[str, Any] | None = None) -> dict[str, Any]:
         """The step as `show --json` and the manifest have it; `waiting` is known to who sees all steps."""
@@ -77,6 +78,7 @@ class StepProgress:
             **self.figures.to_json(),
             "error": self.error,
             "waiting": waiting,
+            "fallbacks": self.fallbacks,
         }
 
 
@@ -277,6 +279,9 @@ class Progress:
         step.figures.cache_hits += 1
         step.provider, step.model = event.get("provider", step.provider), event.get("model", step.model)
 
+    def _fallback(self, event: Event, step: StepProgress) -> None:
+        step.fallbacks.append({name: event.get(name) for name in ("from", "to", "reason")})
+
     _ON_JOB: ClassVar[dict[str, Callable[[Progress, Event], None]]] = {
         "job.submitted": _submitted,
         "job.started": _started,
@@ -297,6 +302,7 @@ class Progress:
         "llm.response": _response,
         "cache.hit": _cache_hit,
         "cache.miss": _cache_miss,
+        "provider.fallback": _fallback,
     }
 
 

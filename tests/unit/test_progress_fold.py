@@ -358,3 +358,21 @@ def test_next_commands_are_those_that_steps_name() -> None:
     history.start("b").add("step.succeeded", "b", data={"next": "not a list"})
 
     assert history.progress().next_commands() == ["make", "make test"]
+
+
+def test_providers_that_were_given_up_are_told_in_the_manifest() -> None:
+    history = History().start("a")
+    history.add("provider.fallback", "a", **{"from": "ollama", "to": "openai", "reason": "server"})
+
+    manifest = Manifest.of(history.progress())
+
+    assert manifest.steps["a"].fallbacks == [{"from": "ollama", "to": "openai", "reason": "server"}]
+    assert manifest.steps["b"].fallbacks == []
+
+
+def test_a_retry_within_a_run_leaves_the_step_running() -> None:
+    history = History().start("a")
+    history.add("step.retrying", "a", reason="busy", wait_ms=500, tries=1, inline=True)
+
+    assert history.statuses()["a"] == "running"
+    assert history.progress().to_json()["steps"]["a"]["waiting"] is None
