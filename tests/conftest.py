@@ -118,7 +118,7 @@ def orch(tmp_path: Path) -> CommandLine:
     """The command line, with none of the developer's own settings."""
     ours = ("ORCH_", "PROVIDER", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "CONCURRENCY")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    env["OLLAMA_HOST"] = "http://127.0.0.1:9"  # nothing answers there: no test asks the developer's own models
+    env["OLLAMA_HOST"] = "http://127.0.0.1:9"  # nobody answers: no test asks the developer's models
     return CommandLine(tmp_path, env)
 
 

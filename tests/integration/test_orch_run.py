@@ -205,7 +205,9 @@ def test_nothing_is_left_running_after_success_or_failure(orch):
     assert orch("run", orch.spec(TINY + "options: {error: auth}\n"), **mark).code == 1
 
     alive = psutil.process_iter(["environ"])
-    assert not [one for one in alive if (one.info["environ"] or {}).get("MARK_OF_THIS_TEST") == str(orch.folder)]
+    assert not [
+        one for one in alive if (one.info["environ"] or {}).get("MARK_OF_THIS_TEST") == str(orch.folder)
+    ]
 
 
 def test_a_worker_that_dies_is_started_again_and_the_job_ends_well(orch):
@@ -338,7 +340,7 @@ def test_json_goes_to_stdout_and_everything_else_to_stderr(orch):
                              "failures", "usage"}  # fmt: skip
     assert set(document["steps"]["qa"]) == {"kind", "status", "attempt", "runs", "started_at", "finished_at",
                                             "duration_s", "provider", "model", "provider_calls", "cache_hits",
-                                            "tokens_in", "tokens_out", "cost_usd", "error", "waiting"}  # fmt: skip
+                                            "tokens_in", "tokens_out", "cost_usd", "error", "waiting", "fallbacks"}  # fmt: skip
     assert "step.succeeded qa" in ran.err
 
 

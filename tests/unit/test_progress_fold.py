@@ -338,7 +338,17 @@ def test_what_is_shown_has_every_field_of_the_contract() -> None:
     }
     assert set(shown["steps"]["a"]) == {
         *("kind", "status", "attempt", "runs", "started_at", "finished_at", "duration_s", "provider"),
-        *("model", "provider_calls", "cache_hits", "tokens_in", "tokens_out", "cost_usd", "error", "waiting"),
+        *(
+            "model",
+            "provider_calls",
+            "cache_hits",
+            "tokens_in",
+            "tokens_out",
+            "cost_usd",
+            "error",
+            "waiting",
+            "fallbacks",
+        ),
     }
 
 
