@@ -340,7 +340,8 @@ def test_json_goes_to_stdout_and_everything_else_to_stderr(orch):
                              "failures", "usage"}  # fmt: skip
     assert set(document["steps"]["qa"]) == {"kind", "status", "attempt", "runs", "started_at", "finished_at",
                                             "duration_s", "provider", "model", "provider_calls", "cache_hits",
-                                            "tokens_in", "tokens_out", "cost_usd", "error", "waiting", "fallbacks"}  # fmt: skip
+                                            "tokens_in", "tokens_out", "cost_usd", "error", "waiting",
+                                            "fallbacks"}  # fmt: skip
     assert "step.succeeded qa" in ran.err
 
 
