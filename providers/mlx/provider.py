@@ -29,7 +29,7 @@ ENGINES = Engines()
 """Those of this process."""
 
 _MODULES = ("mlx", "mlx_lm", "llguidance", "numpy", "huggingface_hub")
-_INSTALL = "pip install 'unified-orchestrator[mlx]'"
+_INSTALL = "pip install mlx-lm llguidance" + (" 'mlx[cpu]'" if sys.platform == "linux" else "")
 
 
 class MlxProvider(Provider):
