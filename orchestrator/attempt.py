@@ -147,6 +147,8 @@ class _Call(CircuitBreakerStorage):
         attempt, completion, took_s = self._attempt, self.completion, time.monotonic() - self._started
         usage, usd = completion.usage if completion else None, attempt.cost(completion, self.error)
         source = completion or (self.error if isinstance(self.error, ProviderError) else None)
+        # What a vendor asks for in so many words says more than when its allowance will be whole again.
+        asked = asked_to_wait(self.error) if isinstance(self.error, RateLimited) else None
         about = {**attempt.about, **_told(completion, self.error), "duration_s": round(took_s, 6)}
         about |= {
             "tokens_in": usage.tokens_in if usage else None,
@@ -159,8 +161,8 @@ class _Call(CircuitBreakerStorage):
             outcome=_outcome(self.error),
             took_s=took_s,
             **self._booked(completion, usd),
-            blocked_s=asked_to_wait(self.error) if isinstance(self.error, RateLimited) else None,
-            allowance=source.allowance if source else None,
+            blocked_s=asked,
+            allowance=source.allowance if source and not asked else None,
             news=[Act("llm.response", about, "WARN" if self.error else "INFO")],
             answer=self._kept(completion) if completion else None,
         )

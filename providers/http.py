@@ -30,6 +30,8 @@ LOOK_S = 0.1
 """How often a waiting caller looks whether it still wants the answer."""
 
 CONNECT_S = 10.0
+STALE_S = 0.5
+"""A kept connection that ends later than that was not stale from the start: the server may have had the question."""
 LIMITS = httpx.Limits(max_connections=200, max_keepalive_connections=100, keepalive_expiry=30.0)
 
 
@@ -123,10 +125,12 @@ async def _sent(exchange: Exchange, *, again: bool = True) -> httpx.Response:
         timeout=exchange.timeouts,
         extensions={"trace": wire.trace},
     )
+    clock = asyncio.get_running_loop().time
+    sent = clock()
     try:
         response = await client.send(request, stream=True)
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-        if wire.new or wire.heard or not again:
+        if wire.new or wire.heard or not again or clock() - sent > STALE_S:
             raise
         return await _sent(exchange, again=False)
     if wire.heard:

@@ -6,6 +6,8 @@
 --   blocked_ms, allowance: {requests, requests_reset_s, tokens, tokens_reset_s},
 --   news: [[type, level, data (JSON)], …], answer: [cache key of the call, entry (JSON)]}
 -- → {"ok", {failures of the circuit in a row}}
+local LONGEST_RESET_MS = 60000
+
 local ask = cjson.decode(ARGV[1])
 local LIMITED, failures = LIMIT .. ask.limit, 0
 local before = redis.call('GET', SETTLED .. ask.call)
@@ -33,7 +35,10 @@ end
 if ask.blocked_ms then redis.call('HSET', LIMITED, 'until_ms', NOW + ask.blocked_ms) end
 for _, what in ipairs({ 'requests', 'tokens' }) do
   local left, reset = ask.allowance and ask.allowance[what], ask.allowance and ask.allowance[what .. '_reset_s']
-  if left and reset then redis.call('HSET', LIMITED, what, left, what .. '_until_ms', math.floor(NOW + reset * 1000)) end
+  if left and reset then -- until the allowance is whole again: there is something of it long before
+    local whole_ms = math.min(math.floor(reset * 1000), LONGEST_RESET_MS)
+    redis.call('HSET', LIMITED, what, left, what .. '_until_ms', NOW + whole_ms)
+  end
 end
 redis.call('EXPIRE', LIMITED, 86400)
 

@@ -18,6 +18,7 @@ import pytest
 
 from providers import Message, ProviderError, Request
 from providers.errors import Cancelled, ConnectionFailed
+from providers.http import STALE_S
 from tests.wire.server import (
     Asked,
     Script,
@@ -74,6 +75,22 @@ def test_a_kept_connection_that_was_closed_in_between_is_no_failure(
         assert vendor.ask(provider).text == "Hello"
 
     assert len(server.asked) == 3
+
+
+def test_a_kept_connection_that_closes_late_may_have_had_the_question(vendor: Vendor, serve: Serve) -> None:
+    # given a server that works on the second question for a while before it gives up without a word
+    def late(asked: Asked, wire: Wire) -> None:
+        time.sleep(STALE_S + 0.3)
+        wire.close()
+
+    server = serve(in_turn(vendor.text("one"), late, vendor.text("two")))
+    provider = vendor.provider(server.url)
+    vendor.ask(provider)
+
+    # then it is not asked again behind the back of who counts calls
+    with pytest.raises(ConnectionFailed):
+        vendor.ask(provider)
+    assert len(server.asked) == 2
 
 
 @pytest.mark.parametrize("ending", [hang_up, reset])

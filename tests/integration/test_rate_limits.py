@@ -207,3 +207,17 @@ def test_a_model_that_was_limited_is_asked_again_when_the_time_is_over(fleet: Fl
     assert second.at_ms - first.at_ms >= 200
     assert [event.get("inline") for event in run.job.events("step.retrying")] == [True]
     eventually(lambda: fleet.client.ttl("orch:limit:scripted/m") > 0)
+
+
+def test_what_a_vendor_asks_for_in_so_many_words_counts_before_its_allowance(fleet: Fleet) -> None:
+    # given a vendor that wants to be left alone for a moment, and whose allowance is whole in some minutes
+    allowance = Allowance(tokens=0, tokens_reset_s=360)
+    limited = RateLimited("slowly", "scripted", 429, 0.05, allowance=allowance)
+
+    assert fleet.run().ask(Scripted(limited, "soon"), retries=1) == "soon"
+
+
+def test_an_allowance_that_is_whole_again_only_in_hours_is_tried_before(fleet: Fleet) -> None:
+    ask(fleet, Scripted(completion("the last", allowance=Allowance(tokens=0, tokens_reset_s=36_000))))
+
+    assert wait_of(fleet, Scripted("never")).seconds <= 66
