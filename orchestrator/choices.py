@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from orchestrator.errors import EnvironmentNotReady, UsageError
 from orchestrator.models import JobSpec, StepSpec
 from orchestrator.settings import Settings
 from providers import ProviderError
+from providers.config import Config
+from providers.errors import BadRequest
 from providers.registry import create
 
 AUTO = ("mlx", "ollama", "anthropic", "openai", "scaffold")
 """What `auto` tries, in this order, when nothing is named: what costs nothing, what has a key, what needs no model."""
 
+_KEYLESS = Config(openai_api_key=SecretStr("none"), anthropic_api_key=SecretStr("none"))
+"""For looking at options, which no key is needed for."""
 PAID = frozenset({"anthropic", "openai"})
 
 
@@ -89,6 +93,7 @@ def resolve(spec: JobSpec, flags: Flags, environment: Settings, settings: Settin
         message = f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['input']!r} is not possible: {why}"
         by_flag = getattr(flags, str(error.errors()[0]["loc"][0]), None) is not None
         raise (UsageError if by_flag else EnvironmentNotReady)(message) from None
+    require_options(resolved)
     return Choice(resolved, why)
 
 
@@ -99,6 +104,23 @@ def require_ready(spec: JobSpec, settings: Settings) -> None:
         problems = [unready(name, model if n == 0 else None, settings) for n, name in enumerate(names)]
         if all(problems):
             raise EnvironmentNotReady(str(problems[0]))
+
+
+def require_options(spec: JobSpec) -> None:
+    """Raise UsageError when an option of a step has a value that its provider could never take.
+
+    Nothing is asked, and no key is needed; a provider that cannot be made here is left to the workers.
+    """
+    for step in spec.all_steps():
+        for name in fallbacks(step.provider or spec.provider):
+            try:
+                create(name, model_of(spec, step) or "any", _KEYLESS).check_options(
+                    {**spec.options, **step.options}
+                )
+            except BadRequest as error:
+                raise UsageError(f"step {step.id}: {error}") from None
+            except ProviderError:
+                continue
 
 
 def unready(name: str, model: str | None, settings: Settings) -> str | None:

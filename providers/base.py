@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import jsonschema
@@ -44,6 +44,9 @@ class Provider(ABC):
 
     def check(self) -> None:  # noqa: B027 - most have nothing to check
         """Raise ProviderError unless a request would find all that it needs; asks local servers, never a paid one."""
+
+    def check_options(self, options: Mapping[str, Any]) -> None:  # noqa: B027 - some take none
+        """Raise BadRequest when an option has a value that no request could have; nobody is asked."""
 
     def warm(self) -> None:  # noqa: B027 - most have nothing to load
         """Load what the first request would have to wait for."""

@@ -73,9 +73,7 @@ class RemoteProvider(Provider):
 
     def complete(self, request: Request) -> Completion:
         """Ask once; see Provider."""
-        options = {name: value for name, value in request.options.items() if value is not None}
-        check_sampling(options, self.name)
-        total_s = take_number(options, "timeout_s", self.name) or PATIENCE * self.config.timeout_s
+        options, total_s = self._given(request.options)
         prompts = [message["content"] for message in request.messages]
         try:
             "".join(prompts).encode()
@@ -89,6 +87,17 @@ class RemoteProvider(Provider):
         talk = converse(exchange, question.reader, self.framing, border)
         headers = run(talk, self.name, request.cancelled)
         return question.reader.completion(self.asked, headers, tool=request.tool is not None)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Put a request with these options in the vendor's form, and send it nowhere; see Provider."""
+        self._question(Request([{"role": "user", "content": ""}]), self._given(options)[0])
+
+    def _given(self, given: Mapping[str, Any]) -> tuple[Options, float]:
+        """The options for the vendor, and how many seconds the call may take in all."""
+        options = {name: value for name, value in given.items() if value is not None}
+        check_sampling(options, self.name)
+        total_s = take_number(options, "timeout_s", self.name) or PATIENCE * self.config.timeout_s
+        return options, total_s
 
     def _get(self, path: str) -> object:
         """What a server answers to a short GET, as JSON; None when it is not JSON."""

@@ -108,6 +108,10 @@ class SimulatedProvider(Provider):
         super().__init__(model or DEFAULT_MODEL, config)
         self._calls = calls
 
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """See Provider."""
+        Settings.of(options)
+
     def estimate(self, request: Request) -> Usage:
         """Its own count of words; see Provider."""
         words = sum(len(message["content"].split()) for message in request.messages)

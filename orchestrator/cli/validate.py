@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.choices import require_options
 from orchestrator.cli import options
 from orchestrator.cli.output import print_json
 from orchestrator.spec import load_spec
@@ -17,6 +18,8 @@ from orchestrator.spec import load_spec
 def command(specs: tuple[Path, ...], as_json: bool) -> None:
     """Check each SPEC without running it."""
     checked = [(path, load_spec(path).spec) for path in specs]
+    for _, spec in checked:
+        require_options(spec)
     if as_json:
         rows = [
             {

@@ -10,9 +10,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from providers.base import Provider
 from providers.config import Config
@@ -91,6 +91,10 @@ class MlxProvider(Provider):
         whole: FinishReason = "tool" if request.tool else "stop"
         usage = Usage(answer.tokens_in, answer.tokens_out)
         return Completion(answer.text, usage, whole if answer.complete else "length", self._named)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """See Provider."""
+        read_options(options)
 
     def warm(self) -> None:
         """Load the model now, so that the first request does not wait for it. Raises ProviderError if it cannot be."""

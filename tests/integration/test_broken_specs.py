@@ -167,3 +167,36 @@ def test_help_loads_neither_celery_nor_redis_nor_pydantic(orch):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("provider", "option", "words"),
+    [
+        ("openai", "max_tokens: many", "a whole number above 0"),
+        ("anthropic", "temperature: hot", "a number"),
+        ("ollama", "timeout_s: -1", "a number above 0"),
+        ("openai", "api: soap", "responses, chat"),
+        ("simulated", "latency_s: soon", "a number from"),
+        ("[scaffold, openai]", "max_tokens: 0", "a whole number above 0"),
+    ],
+)
+def test_an_option_that_a_provider_could_never_take_is_refused_before_anything_runs(
+    orch, provider, option, words
+):
+    # given a pipeline whose last step has an option that makes no sense
+    spec = orch.spec(
+        f"""
+project: p
+task_description: anything
+provider: simulated
+steps:
+  - {{id: first, prompt: a question}}
+  - {{id: last, needs: [first], prompt: another, provider: {provider}, options: {{{option}}}}}
+"""
+    )
+
+    for command in ("validate", "run", "submit"):
+        ran = orch(command, spec, ORCH_REDIS_URL="redis://127.0.0.1:9/0")
+        assert (ran.code, orch.runs) == (2, []), ran.err
+        assert "step last" in ran.err
+        assert words in ran.err
