@@ -178,10 +178,14 @@ class _Call(CircuitBreakerStorage):
         return Entry.of(attempt.key, attempt.provider.name, completion) if worth else None
 
     def _booked(self, completion: Completion | None, usd: float | None) -> dict[str, Any]:
-        """What an answer takes from the budget: where its vendor did not count, all that was set aside for it."""
-        if completion is None:
+        """What a call takes from the budget: where its vendor did not say, all that was set aside for it.
+
+        That goes for an answer without counts, and for one that broke off: nobody knows what it cost.
+        """
+        if completion is None and _turned_down(self.error):
             return {"usd": usd}
-        usage, grant, price = completion.usage, self._grant, self._attempt.price(completion)
+        usage, grant = completion.usage if completion else Usage(), self._grant
+        price = self._attempt.price(completion)
         tokens_in = grant.reserved.tokens_in if usage.tokens_in is None else usage.tokens_in
         tokens_out = grant.most_out if usage.tokens_out is None else usage.tokens_out
         if usd is None and price:

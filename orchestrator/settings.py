@@ -12,6 +12,7 @@ from orchestrator.errors import EnvironmentNotReady
 from providers.catalog import load_catalog
 from providers.config import Config
 from providers.errors import NotReady
+from providers.registry import available
 
 
 class Settings(BaseSettings):
@@ -80,11 +81,20 @@ def load_settings(*, dotenv: bool = True) -> Settings:
         )
         raise EnvironmentNotReady(f"the environment (or .env) has a bad value: {problems}") from None
     if settings.orch_models_file:
-        try:
-            load_catalog(settings.orch_models_file)
-        except NotReady as error:
-            raise EnvironmentNotReady(f"ORCH_MODELS_FILE: {error}") from None
+        _check_models_file(settings.orch_models_file)
     return settings
+
+
+def _check_models_file(path: Path) -> None:
+    try:
+        catalog = load_catalog(path)
+    except NotReady as error:
+        raise EnvironmentNotReady(f"ORCH_MODELS_FILE: {error}") from None
+    if unknown := catalog.providers - {*available()}:
+        known = ", ".join(available())
+        raise EnvironmentNotReady(
+            f"ORCH_MODELS_FILE: {path}: there is no provider {min(unknown)!r}; use one of {known}"
+        )
 
 
 def client_url(url: str) -> str:

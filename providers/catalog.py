@@ -88,6 +88,11 @@ class Catalog:
 
     _vendors: Mapping[str, _Vendor] = field(default_factory=dict)
 
+    @property
+    def providers(self) -> frozenset[str]:
+        """The providers of which something is known."""
+        return frozenset(self._vendors)
+
     def default_model(self, provider: str) -> str | None:
         """The model that is asked when none is named."""
         return self._vendor(provider).default_model

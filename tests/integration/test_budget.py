@@ -16,9 +16,9 @@ from orchestrator.models import Budget
 from orchestrator.names import JobKeys
 from orchestrator.retry import Parked
 from orchestrator.state import Dispatch
-from providers import Completion, Message, Request
+from providers import Completion, Message, ProviderError, Request
 from providers.config import Config
-from providers.errors import ServerError
+from providers.errors import Cancelled, ConnectionFailed, ServerError, TimedOut
 from providers.simulated import SimulatedProvider
 from tasks.kinds import KINDS
 from tests.gateway.fleet import Fleet, Job, at_once, told
@@ -262,3 +262,30 @@ def test_what_was_set_aside_for_a_call_comes_back_when_it_ends(
 
     # what was paid for counts, whoever has the step
     assert spent(run.job)[0] == (0 if end == "it fails" else 20)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TimedOut("late", "openai"), ConnectionFailed("cut", "openai", 200), Cancelled("stop", "openai")],
+    ids=["timeout", "cut", "cancelled"],
+)
+def test_a_call_that_broke_off_takes_all_that_was_set_aside_for_it(
+    fleet: Fleet, error: ProviderError
+) -> None:
+    # given a call of which nobody knows what it cost
+    run = fleet.run(budget={"tokens": 10_000})
+    with pytest.raises(type(error)):
+        run.ask(Scripted(error), options={"max_tokens": 500})
+
+    spent = int(fleet.client.hget(JobKeys(run.job.id).job, "spent_tokens") or 0)
+
+    assert 500 < spent < 600
+    assert told(run, "llm.response")[0]["tokens_out"] is None
+
+
+def test_a_call_that_was_turned_down_takes_nothing(fleet: Fleet) -> None:
+    run = fleet.run(budget={"tokens": 10_000})
+    with pytest.raises(ServerError):
+        run.ask(Scripted(ServerError("busy", "openai", 503)))
+
+    assert fleet.client.hget(JobKeys(run.job.id).job, "spent_tokens") is None

@@ -82,6 +82,10 @@ def test_limits_of_the_users_own_file_are_shown_and_a_broken_file_is_told_in_one
     assert "max_tokens" in broken.err
     assert "Traceback" not in broken.err
 
+    (orch.folder / "typo.toml").write_text("[opnai.limits]\nconcurrency = 2\n")
+    typo = orch("providers", ORCH_MODELS_FILE="typo.toml", **env)
+    assert (typo.code, "no provider 'opnai'" in typo.err) == (3, True), typo.err
+
 
 # --- the cache --------------------------------------------------------------------------------------------------------
 

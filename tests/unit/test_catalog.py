@@ -84,8 +84,6 @@ def test_the_users_file_goes_over_the_built_in_one_key_by_key(own: Path) -> None
         [openai.models.mine]
         usd_per_million_tokens = { input = 0.5, output = 1.5 }
         limits = { concurrency = 8, tokens_per_minute = 100_000 }
-        [my-provider]
-        free = true
         """
     )
 
@@ -103,7 +101,6 @@ def test_the_users_file_goes_over_the_built_in_one_key_by_key(own: Path) -> None
     assert catalog.limits("anthropic", None) == Limits()
     assert catalog.knows("openai", "mine")
     assert not built_in.knows("openai", "mine")
-    assert catalog.price("my-provider", None) == Price(input=0, output=0)
     assert Config(models_file=own).catalog.default_model("openai") == "mine"
 
 
