@@ -17,6 +17,9 @@ from orchestrator.records import Job
 from orchestrator.runfolder import RunFolder, run_folders
 from orchestrator.settings import Settings
 
+LOOK_S = 2.0
+"""How long a command waits for a Redis to say that it is there."""
+
 
 def fleet(settings: Settings) -> Jobs:
     """The jobs of the fleet's Redis.
@@ -29,8 +32,8 @@ def fleet(settings: Settings) -> Jobs:
         raise EnvironmentNotReady(
             f"no Redis is named: {HOW_TO_POINT}, start `orch up`, or use `orch run`, which brings its own"
         )
+    require(connect(url, timeout_s=LOOK_S))
     client = connect(url)
-    require(client)
     return Jobs(client, make_app(url), settings.orch_result_ttl_s)
 
 

@@ -24,8 +24,7 @@ class Figures:
     cost_usd: float | None = 0.0
 
     def add_response(self, event: Event) -> None:
-        """Count a provider's answer."""
-        self.provider_calls += 1
+        """Count what a provider's answer took."""
         self.tokens_in += event.get("tokens_in") or 0
         self.tokens_out += event.get("tokens_out") or 0
         cost = event.get("cost_usd")
@@ -271,6 +270,9 @@ class Progress:
         step.figures.add_response(event)
         step.provider, step.model = event.get("provider", step.provider), event.get("model", step.model)
 
+    def _request(self, _: Event, step: StepProgress) -> None:
+        step.figures.provider_calls += 1
+
     def _cache_miss(self, event: Event, step: StepProgress) -> None:
         step.asked.add(event.get("key"))
 
@@ -299,6 +301,7 @@ class Progress:
         "step.succeeded": _step_succeeded,
         "step.failed": _step_failed,
         "file.written": _file_written,
+        "llm.request": _request,
         "llm.response": _response,
         "cache.hit": _cache_hit,
         "cache.miss": _cache_miss,

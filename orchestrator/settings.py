@@ -14,6 +14,8 @@ from providers.config import Config
 from providers.errors import NotReady
 from providers.registry import available
 
+DAY_S = 86_400
+
 
 class Settings(BaseSettings):
     """Every variable that orch reads; `.env.example` lists them for users."""
@@ -22,10 +24,10 @@ class Settings(BaseSettings):
 
     provider: str | None = None
     provider_model: str | None = None
-    provider_timeout_s: float = Field(default=120, gt=0)
+    provider_timeout_s: float = Field(default=120, gt=0, le=DAY_S)
     provider_max_retries: int = Field(default=3, ge=0, le=20)
     provider_cb_threshold: int = Field(default=5, ge=1)
-    provider_cb_cooldown_s: float = Field(default=30, gt=0)
+    provider_cb_cooldown_s: float = Field(default=30, gt=0, le=DAY_S)
     concurrency: int = Field(default=4, ge=1, le=1000)
 
     openai_api_key: SecretStr | None = None
@@ -44,7 +46,7 @@ class Settings(BaseSettings):
     orch_models_file: Path | None = None
     orch_lease_s: float = Field(default=15, ge=1, le=3600)
     orch_result_ttl_s: int = Field(default=7 * 86_400, ge=60)
-    orch_worker_grace_s: float = Field(default=10, ge=0)
+    orch_worker_grace_s: float = Field(default=10, ge=0, le=DAY_S)
     orch_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
 
     @property

@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-import redis
 
 from orchestrator.cache import Cache, make_cache
 from orchestrator.cli import options
 from orchestrator.cli.output import print_json
-from orchestrator.connection import connect
+from orchestrator.connection import connect, require
 from orchestrator.diskcache import DiskCache
-from orchestrator.errors import EnvironmentNotReady
-from orchestrator.history import redis_url
+from orchestrator.history import LOOK_S, redis_url
 from orchestrator.names import RUNS_CACHE_DIR
 from orchestrator.settings import Settings, load_settings
 
@@ -78,15 +76,10 @@ def _fleets(settings: Settings) -> Iterator[Cache | None]:
     if url is None:
         yield None
         return
+    require(connect(url, timeout_s=LOOK_S))
     client = connect(url)
-    try:
-        yield make_cache(client, settings)
-    except redis.ConnectionError as error:
-        raise EnvironmentNotReady(
-            f"Redis does not answer ({error}): start it, or unset ORCH_REDIS_URL"
-        ) from None
-    finally:
-        client.close()
+    yield make_cache(client, settings)
+    client.close()
 
 
 def _size(count: int) -> str:

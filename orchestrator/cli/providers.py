@@ -10,9 +10,10 @@ import redis
 
 from orchestrator.cli import options
 from orchestrator.cli.output import note, print_json
-from orchestrator.connection import connect
+from orchestrator.connection import connect, require
+from orchestrator.errors import EnvironmentNotReady
 from orchestrator.fleet import circuits
-from orchestrator.history import redis_url
+from orchestrator.history import LOOK_S, redis_url
 from orchestrator.outlook import ProviderView, view_providers
 from orchestrator.settings import load_settings
 
@@ -33,7 +34,7 @@ def command(as_json: bool) -> None:
             click.echo(line)
     if client is None:
         note(
-            "no Redis answers, so circuits and limits in use are not known: set ORCH_REDIS_URL, or start `orch up`"
+            "circuits, and limits in use, are not known without a Redis: set ORCH_REDIS_URL, or start `orch up`"
         )
 
 
@@ -41,10 +42,11 @@ def _fleet(url: str | None) -> redis.Redis | None:
     """The fleet's Redis if it answers."""
     if url is None:
         return None
-    client = connect(url, timeout_s=2)
+    client = connect(url, timeout_s=LOOK_S)
     try:
-        client.ping()
-    except redis.RedisError:
+        require(client)
+    except EnvironmentNotReady as error:
+        note(str(error))
         return None
     return client
 

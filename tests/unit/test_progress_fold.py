@@ -266,7 +266,11 @@ def test_a_job_that_ran_out_of_time_says_so_without_naming_a_step() -> None:
 
 def response(history: History, step: str, **data: Any) -> History:
     known = {"provider": "ollama", "model": "m-1", "success": True}
-    return history.add("llm.response", step, **known, **data)
+    return history.add("llm.request", step).add("llm.response", step, **known, **data)
+
+
+def test_a_call_counts_from_its_beginning_whether_it_ends_or_not() -> None:
+    assert History().add("llm.request", "a").progress().usage().provider_calls == 1
 
 
 def test_calls_tokens_and_costs_add_up_by_step_and_over_all() -> None:
