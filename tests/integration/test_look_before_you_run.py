@@ -267,7 +267,9 @@ def test_a_worker_that_could_serve_nothing_does_not_start(fleet, flags, code, wo
     assert "Traceback" not in ran.err
 
 
-@pytest.mark.parametrize("command", [("cache", "stats"), ("list",), ("doctor",), ("providers",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("cache", "stats"), ("list",), ("doctor",), ("providers",)], ids=" ".join
+)
 def test_a_redis_that_wants_another_password_is_told_as_that(orch, own_redis, command):
     wrong = own_redis.url.replace(own_redis.PASSWORD, "another")
 
