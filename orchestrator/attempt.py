@@ -16,7 +16,7 @@ from orchestrator.events import Act
 from orchestrator.retry import asked_to_wait
 from providers import Completion, Provider, ProviderError, Request, Usage
 from providers.catalog import Price
-from providers.errors import Cancelled, RateLimited, Retryable, TimedOut
+from providers.errors import Cancelled, RateLimited, Retryable
 
 TOO_LITTLE_LEFT = "the budget is used up: what was left of it did not allow a whole answer"
 
@@ -198,9 +198,11 @@ def _too_short(grant: Grant, completion: Completion) -> bool:
 
 
 def _turned_down(error: BaseException | None) -> bool:
-    """Whether a call failed before its vendor began to answer it."""
-    begun = isinstance(error, TimedOut | Cancelled)
-    return isinstance(error, ProviderError) and not begun and error.status != 200
+    """Whether it is certain that nobody charges for a call that failed: it was refused, or never reached its vendor."""
+    if not isinstance(error, ProviderError) or isinstance(error, Cancelled):
+        return False
+    refused = error.status is not None and error.status != 200
+    return refused or not error.reached or not isinstance(error, Retryable)
 
 
 def _outcome(error: BaseException | None) -> Outcome:

@@ -128,7 +128,7 @@ class Calls:
 
     def _key(self, request: Request) -> str:
         provider, asker = self.provider, self.asker
-        return request_key(provider.name, provider.model, request, kind=asker.kind, version=asker.version)
+        return request_key(provider.source, provider.model, request, kind=asker.kind, version=asker.version)
 
     def _admitted(self, request: Request, key: str) -> Completion:
         """Make one attempt, as soon as it may begin; Parked when that is not soon."""

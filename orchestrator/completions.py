@@ -52,7 +52,7 @@ def request_key(provider: str, model: str | None, request: Request, *, kind: str
     """SHA256 over everything that decides the answer, as canonical JSON.
 
     Args:
-        provider: Name of the provider.
+        provider: Whose answers: the provider's name, and its address where the same names mean other models there.
         model: The model asked for, with its revision where it has one.
         request: Messages, tool schema and options.
         kind: Step kind that asks.

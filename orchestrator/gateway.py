@@ -84,7 +84,7 @@ class Gateway:
         It is kept under the question as it was first asked, so that a re-ask is not repeated either.
         """
         asker = self._asker
-        key = request_key(provider.name, provider.model, request, kind=asker.kind, version=asker.version)
+        key = request_key(provider.source, provider.model, request, kind=asker.kind, version=asker.version)
         about = {"key": key, "provider": provider.name, "model": provider.model}
         alone = provider.endpoint is None or not self._cache.shares
         turn = _Turn(self._admission, asker, key, alone=alone)

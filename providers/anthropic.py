@@ -49,6 +49,11 @@ class AnthropicProvider(RemoteProvider):
         NotReady: "is there a model {model} at {endpoint}? See --model and ANTHROPIC_BASE_URL",
     }
 
+    @property
+    def source(self) -> str:
+        """See Provider."""
+        return f"{self.name} at {self.endpoint}" if self.config.anthropic_base_url else self.name
+
     def _address(self) -> Address:
         address = Address.of(self.config.anthropic_base_url or OWN, "ANTHROPIC_BASE_URL", self.name)
         return address if address.path.endswith("/v1") else address.moved(address.path + "/v1")

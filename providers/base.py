@@ -38,6 +38,11 @@ class Provider(ABC):
         self.config = config or Config()
         self.model = model or self.config.catalog.default_model(self.name)
 
+    @property
+    def source(self) -> str:
+        """Whose answers these are, for the cache: providers with the same source and model give the same ones."""
+        return self.name
+
     @abstractmethod
     def complete(self, request: Request) -> Completion:
         """Answer one request. With `request.tool`, the completion's text is the tool's arguments as JSON."""

@@ -31,6 +31,8 @@ class ProviderError(Exception):
     """
 
     kind = "provider"
+    reached = True
+    """Whether the vendor may have had the request, and may charge for it."""
 
     def __init__(
         self,

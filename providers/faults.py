@@ -28,7 +28,7 @@ from providers.errors import (
     Unavailable,
 )
 from providers.headers import allowance, request_id, retry_after_s, should_retry
-from providers.http import Exchange, NoProxyError
+from providers.http import Exchange, NoCertificatesError, NoProxyError
 from providers.sse import TooLongError
 from providers.wording import shown
 
@@ -49,10 +49,18 @@ TRANSPORT: tuple[tuple[type[Exception], Kind, str], ...] = (
     (httpx.TooManyRedirects, NotReady, "{endpoint} answers with redirects only"),
     (httpx.HTTPError, ConnectionFailed, "the connection broke before the answer was whole: {error}"),
     (httpx.StreamError, ConnectionFailed, "the connection broke before the answer was whole: {error}"),
+    (
+        NoCertificatesError,
+        NotReady,
+        "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: {error}",
+    ),
     (NoProxyError, NotReady, "the proxy that the environment names cannot be used: {error}"),
     (TooLongError, InvalidAnswer, "the answer is larger than any that is read"),
 )
 """Most specific first."""
+
+UNSENT = (httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ConnectError, httpx.ProxyError)
+"""After these the vendor never had the request."""
 
 FOREIGN = tuple(foreign for foreign, _, _ in TRANSPORT)
 
@@ -113,7 +121,9 @@ class Border:
             silence=exchange.silence_s,
             total=exchange.total_s,
         )
-        return kind(message, self.provider, begun)
+        fault = kind(message, self.provider, begun)
+        fault.reached = not isinstance(error, UNSENT)
+        return fault
 
     def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
         """Translate an answer whose status is not 2xx."""

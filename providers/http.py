@@ -12,8 +12,8 @@ import concurrent.futures
 import ipaddress
 import os
 import threading
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +37,19 @@ LIMITS = httpx.Limits(max_connections=200, max_keepalive_connections=100, keepal
 
 class NoProxyError(Exception):
     """The environment names a proxy that cannot be used."""
+
+
+class NoCertificatesError(Exception):
+    """The environment names certificates that cannot be read."""
+
+
+@contextmanager
+def _certificates() -> Iterator[None]:
+    """Tell of certificates that cannot be read: SSL_CERT_FILE and SSL_CERT_DIR name others than the usual ones."""
+    try:
+        yield
+    except OSError as error:
+        raise NoCertificatesError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +201,15 @@ class _Engine:
 
     @cached_property
     def direct(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(limits=LIMITS))
+        with _certificates():
+            return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(limits=LIMITS))
 
     @cached_property
     def proxied(self) -> httpx.AsyncClient:
         try:
-            return httpx.AsyncClient(limits=LIMITS)
-        except (ValueError, ImportError) as error:
+            with _certificates():
+                return httpx.AsyncClient(limits=LIMITS)
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise NoProxyError(str(error)) from error
 
     def close(self) -> None:

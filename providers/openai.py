@@ -59,6 +59,11 @@ class OpenAIProvider(RemoteProvider):
         host = self.address.url.host
         return host == "api.openai.com" or host.endswith(".api.openai.com")
 
+    @property
+    def source(self) -> str:
+        """Servers that speak the API give their own models what names they like; see Provider."""
+        return f"{self.name} at {self.endpoint}" if self.config.openai_base_url else self.name
+
     def _address(self) -> Address:
         address = Address.of(self.config.openai_base_url or OWN, "OPENAI_BASE_URL", self.name)
         return address if address.path else address.moved("/v1")
@@ -78,7 +83,7 @@ class OpenAIProvider(RemoteProvider):
         except (ConnectionFailed, TimedOut) as error:
             raise NotReady(f"no server answers at {self.endpoint}; see OPENAI_BASE_URL", self.name) from error
         except ProviderError as error:
-            if error.status == 401:
+            if error.status in (None, 401):
                 raise
             # Any other answer says that it lives; what it lacks it says when it is asked.
 

@@ -289,3 +289,13 @@ def test_a_call_that_was_turned_down_takes_nothing(fleet: Fleet) -> None:
         run.ask(Scripted(ServerError("busy", "openai", 503)))
 
     assert fleet.client.hget(JobKeys(run.job.id).job, "spent_tokens") is None
+
+
+def test_a_call_that_never_reached_its_vendor_takes_nothing(fleet: Fleet) -> None:
+    error = TimedOut("no connection", "openai")
+    error.reached = False
+    run = fleet.run(budget={"tokens": 10_000})
+    with pytest.raises(TimedOut):
+        run.ask(Scripted(error))
+
+    assert fleet.client.hget(JobKeys(run.job.id).job, "spent_tokens") is None

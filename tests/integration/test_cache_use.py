@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 import redis
+from pydantic import SecretStr
 
 from orchestrator.cache import Cache, Hit, Layer, make_cache
 from orchestrator.completions import Entry
 from orchestrator.names import FLEET, JobKeys, cache_key
 from orchestrator.settings import Settings
 from providers import Completion, FinishReason, Provider, ProviderError, Tool
+from providers.config import Config
 from providers.errors import InvalidAnswer, Refused, TruncatedAnswer
+from providers.ollama import OllamaProvider
+from providers.openai import OpenAIProvider
 from tests.gateway.fleet import QUESTION, Fleet
 from tests.gateway.providers import Scripted, completion
 
@@ -322,3 +326,13 @@ def test_clearing_empties_a_layer_and_says_how_much_was_in_it(tmp_path: Path, cl
     assert cache.stats() == Layer(0, 0)
     assert cache.get(entry(1).key) is None
     assert client.dbsize() == 0
+
+
+def test_another_server_with_a_model_of_the_same_name_is_asked_anew(fleet: Fleet) -> None:
+    here = OpenAIProvider("m", Config(openai_base_url="http://127.0.0.1:1/v1"))
+    there = OpenAIProvider("m", Config(openai_base_url="http://127.0.0.1:2/v1"))
+    theirs = OpenAIProvider("m", Config(openai_api_key=SecretStr("k")))
+
+    assert len({here.source, there.source, theirs.source}) == 3
+    assert theirs.source == "openai"
+    assert OllamaProvider("m", Config(ollama_host="box")).source == OllamaProvider("m").source
