@@ -225,6 +225,14 @@ def test_cut_off_arguments_are_not_continued(run: Run) -> None:
 
 # --- what a call costs ------------------------------------------------------------------------------------------------
 
+
+def unreached() -> ProviderError:
+    """Nobody was there to ask."""
+    error = ConnectionFailed("nobody there", "scripted")
+    error.reached = False
+    return error
+
+
 PRICED = "[scripted]\nmodels.m.usd_per_million_tokens = { input = 1.0, output = 2.0 }\n"
 
 
@@ -238,7 +246,8 @@ PRICED = "[scripted]\nmodels.m.usd_per_million_tokens = { input = 1.0, output = 
         (AuthFailed("no", "scripted", 401), 0.0),
         (TimedOut("no", "scripted"), None),
         (ConnectionFailed("it broke", "scripted", 200), None),
-        (ConnectionFailed("nobody there", "scripted"), 0.0),
+        (ConnectionFailed("it broke before a word", "scripted"), None),
+        (unreached(), 0.0),
     ],
 )
 def test_the_cost_of_a_call_is_told_where_it_is_known(
