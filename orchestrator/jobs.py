@@ -45,20 +45,22 @@ class Jobs:
         """Their state."""
         return State(self.client)
 
-    def submit(self, loaded: LoadedSpec, spec: JobSpec, cache: CacheUse = "use") -> str:
+    def submit(
+        self, loaded: LoadedSpec, spec: JobSpec, cache: CacheUse = "use", *, allow_failing_qa: bool = False
+    ) -> str:
         """Store a job and send its first attempt.
 
         Args:
             loaded: The spec as the user wrote it.
             spec: The same after `choices.resolve`: with a provider and a concurrency.
             cache: How the job uses the cache.
+            allow_failing_qa: Whether the job may succeed although hard checks of qa fail.
         """
         job_id, plan = f"job_{secrets.token_hex(6)}", spec.plan()
-        fields = (
-            self._fields(spec, plan) | {"source": loaded.source, "cache": cache} | budget_fields(spec.budget)
-        )
-        sent = self.state.submit(job_id, fields, plan.dependents, about(loaded, spec) | {"cache": cache})
-        self._send(job_id, spec, sent, fields["driver"])
+        order = {"cache": cache, **({"allow_failing_qa": 1} if allow_failing_qa else {})}
+        fields = self._fields(spec, plan) | {"source": loaded.source} | order | budget_fields(spec.budget)
+        sent = self.state.submit(job_id, fields, plan.dependents, about(loaded, spec) | order)
+        self._send(job_id, plan, sent, fields["driver"])
         return job_id
 
     def resume(
@@ -81,7 +83,7 @@ class Jobs:
             UsageError: The job succeeded, or is under way.
         """
         spec = self.state.spec(job_id)
-        plan, done = spec.plan(), self.state.succeeded(job_id)
+        plan, done = self.state.plan(job_id), self.state.succeeded(job_id)
         todo = [step.id for step in plan.steps if step.id not in done]
         driver = choose_driver(part(plan, todo), _concurrency(spec)) if todo else "ready"
         sent = self.state.resume(job_id, driver, budget_fields(budget), force=force, lost=lost)
@@ -89,7 +91,7 @@ class Jobs:
             raise UsageError(
                 f"{job_id} is {sent.reason}: there is nothing to resume; --force does it all the same"
             )
-        self._send(job_id, spec, sent, driver)
+        self._send(job_id, plan, sent, driver)
 
     def restore(self, folder: RunFolder) -> dict[str, str]:
         """Bring back a job that this Redis does not know, from its run folder.
@@ -101,7 +103,8 @@ class Jobs:
         if progress.created_ms is None:
             raise OrchError(f"{folder.events} does not tell of the job's beginning: submit the spec again")
         spec = folder.read_spec()
-        plan, kept, blobs, lost = spec.plan(), {}, {}, {}
+        plan = Plan.of(PlannedStep(one.id, one.kind, one.needs) for one in progress.steps.values())
+        kept, blobs, lost = {}, {}, {}
         for step in progress.steps.values():
             if step.status != "succeeded" or step.result is None:
                 continue
@@ -127,6 +130,7 @@ class Jobs:
             "cache": progress.about.get("cache", "use"),
             "spent_tokens": progress.usage().tokens_in + progress.usage().tokens_out,
             "spent_usd": progress.usage().cost_usd or 0,
+            **({"allow_failing_qa": 1} if progress.about.get("allow_failing_qa") else {}),
             **budget_fields(spec.budget),
         }
         self.state.restore(folder.job_id, fields, plan.dependents, records, kept, folder.read_events(), blobs)
@@ -144,9 +148,9 @@ class Jobs:
         """Batches of the job's events as they come, without end; see `stream.follow`."""
         return follow(self.client, job_id, after, wait_ms)
 
-    def _send(self, job_id: str, spec: JobSpec, sent: list[Dispatch], driver: Driver) -> None:
+    def _send(self, job_id: str, plan: Plan, sent: list[Dispatch], driver: Driver) -> None:
         if driver == "canvas" and sent:
-            send_canvas(self.app, job_id, sent, part(spec.plan(), [one.step for one in sent]))
+            send_canvas(self.app, job_id, sent, part(plan, [one.step for one in sent]))
         else:
             send_each(self.app, job_id, sent)
 
@@ -159,9 +163,9 @@ class Jobs:
     def _fields(self, spec: JobSpec, plan: Plan) -> dict[str, Any]:
         concurrency = _concurrency(spec)
         queues = {
-            step.id: [MLX_QUEUE]
-            for step in spec.all_steps()
-            if self._inside_a_worker(fallbacks(step.provider or spec.provider))
+            id_: [MLX_QUEUE]
+            for id_ in plan.by_id
+            if self._inside_a_worker(fallbacks(spec.step(id_).provider or spec.provider))
         }
         return {
             "spec": spec.model_dump_json(),

@@ -31,10 +31,20 @@ DRAIN_S = 5.0
 
 
 def submit_here(
-    settings: Settings, loaded: LoadedSpec, spec: JobSpec, watch: Watch, cache: CacheUse = "use"
+    settings: Settings,
+    loaded: LoadedSpec,
+    spec: JobSpec,
+    watch: Watch,
+    cache: CacheUse = "use",
+    *,
+    allow_failing_qa: bool = False,
 ) -> Progress:
     """Run a new job of a spec; `spec` is the resolved one. See `run_here`."""
-    return run_here(settings, spec, lambda jobs: jobs.submit(loaded, spec, cache), watch)
+
+    def start(jobs: Jobs) -> str:
+        return jobs.submit(loaded, spec, cache, allow_failing_qa=allow_failing_qa)
+
+    return run_here(settings, spec, start, watch)
 
 
 def resume_here(

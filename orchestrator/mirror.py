@@ -26,7 +26,7 @@ from orchestrator.manifest import Manifest
 from orchestrator.names import JobKeys, cache_key
 from orchestrator.paths import UnsafePath
 from orchestrator.progress import Progress
-from orchestrator.runfolder import RunFolder
+from orchestrator.runfolder import RunFolder, log_name
 from orchestrator.state import State
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Mirror:
                 self._inputs()
             case "file.written":
                 self._content(self._outputs, event.get("path"), event.get("sha256"), event.get("mode"))
-            case "step.succeeded":
+            case "step.succeeded" | "step.failed":
                 for artifact in event.get("artifacts", ()):
                     self._content(self._artifacts, artifact["name"], artifact["sha256"], 0o644)
                 for key in self.progress.steps[event.step or ""].asked:
@@ -145,5 +145,5 @@ class Mirror:
         if event.step is None:
             return
         line = f"{event.ts} {event.level:5} {event.type} {json.dumps(event.data or {}, ensure_ascii=False)}\n"
-        with (self._folder.logs / f"{event.step}.log").open("a", encoding="utf-8", errors="replace") as file:
+        with (self._folder.logs / log_name(event.step)).open("a", encoding="utf-8", errors="replace") as file:
             file.write(line)

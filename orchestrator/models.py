@@ -6,6 +6,7 @@ Types are strict: "4" is no number, and neither is true. The published JSON Sche
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -23,7 +24,9 @@ from pydantic import (
     Tag,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
+from orchestrator.kindnames import BUILT_IN_KINDS, PLANNED_KINDS
 from orchestrator.paths import case_key, safe_relative
 from orchestrator.plan import DEFAULT_PIPELINE, MAX_STEPS, Plan, PlannedStep, problems
 
@@ -31,7 +34,6 @@ MAX_CONCURRENCY = 1_000
 MAX_TIMEOUT_S = 7 * 24 * 3600
 MAX_TEXT = 100_000
 
-Kind = Literal["architect", "builder", "docs", "qa", "prompt"]
 ProviderName = Literal["auto", "scaffold", "ollama", "openai", "anthropic", "mlx", "simulated"]
 FallbackName = Literal["scaffold", "ollama", "openai", "anthropic", "mlx", "simulated"]
 
@@ -91,6 +93,11 @@ def _one_or_list(value: object) -> str:
 
 Scalar: TypeAlias = str | int | float | bool | None
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$"), AfterValidator(_safe_output)]
+Kind = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$"),
+    Field(json_schema_extra={"examples": [*BUILT_IN_KINDS]}),
+]
 Model = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_not_blank)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT), AfterValidator(_not_blank)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S, allow_inf_nan=False)]
@@ -146,7 +153,7 @@ class StepSpec(_Value):
     id: Name = Field(description="Name of the step, unique in the job; other steps refer to it.")
     kind: Kind = Field(
         default="prompt",
-        description="What the step does: send its own prompt, or one of the default pipeline's four.",
+        description="What the step does: send its own prompt, one of the default pipeline's four, or a plug-in's.",
     )
     needs: Needs = Field(default=(), description="Ids of the steps that must be done before this one.")
     prompt: Text | None = Field(
@@ -175,7 +182,7 @@ class StepSpec(_Value):
             raise Flaws(
                 Flaw((), f"step {self.id!r} has no prompt; write prompt: <text>, or a kind that has one")
             )
-        if self.kind != "prompt" and self.prompt is not None:
+        if self.kind in ("architect", *PLANNED_KINDS) and self.prompt is not None:
             message = f"a {self.kind} step brings its own prompt; remove this one, or write kind: prompt"
             raise Flaws(Flaw(("prompt",), message))
         return self
@@ -207,6 +214,13 @@ class JobSpec(_Value):
     repair_rounds: Annotated[int, Field(ge=0, le=10)] = Field(
         default=2, description="How often the builder repairs what qa finds."
     )
+    prompts_dir: Annotated[Text, StringConstraints(max_length=4_096)] | None = Field(
+        default=None,
+        description="Folder, relative to the spec, whose architect.j2, builder.j2, docs.j2 and qa.j2 go before ours.",
+    )
+    prompts: SkipJsonSchema[dict[str, Text]] = Field(
+        default_factory=dict, description="The texts in prompts_dir, read at submit: no user writes this."
+    )
     steps: (
         Annotated[tuple[StepSpec, ...], Strict(strict=False), Field(min_length=1, max_length=MAX_STEPS)]
         | None
@@ -229,19 +243,28 @@ class JobSpec(_Value):
         )
 
     def step(self, step_id: str) -> StepSpec:
-        """Return the step of that id; KeyError when the job has none."""
+        """Return the step of that id, or of the one that it was added by; KeyError when the job has none.
+
+        Steps that are added while the job runs have the id of a step of the spec, and more: builder/app/main.py, qa@2.
+        """
+        base = base_id(step_id)
         for step in self.all_steps():
-            if step.id == step_id:
-                return step
+            if step.id == base:
+                return step if base == step_id else step.model_copy(update={"id": step_id})
         raise KeyError(step_id)
 
     def for_prompts(self) -> dict[str, object]:
-        """Return what prompts may read of the spec, as plain values: all but the other steps."""
-        return self.model_dump(mode="json", exclude={"steps"})
+        """Return what prompts may read of the spec, as plain values: all but the other steps and prompts."""
+        return self.model_dump(mode="json", exclude={"steps", "prompts", "prompts_dir"})
 
     def plan(self) -> Plan:
         """Return the DAG of the job's steps."""
         return Plan.of(_planned(self.all_steps()))
+
+
+def base_id(step_id: str) -> str:
+    """The id of the step of the spec that a step belongs to."""
+    return re.split("[/@]", step_id, maxsplit=1)[0]
 
 
 def _planned(steps: tuple[StepSpec, ...]) -> tuple[PlannedStep, ...]:
@@ -269,7 +292,7 @@ def _unplanned_work(steps: tuple[StepSpec, ...]) -> Iterator[Flaw]:
         step = by_id[id_]
         if step.kind == "architect" or not planned.isdisjoint(step.needs):
             planned.add(id_)
-        elif step.kind != "prompt":
+        elif step.kind in PLANNED_KINDS:
             message = (
                 f"{step.kind} step {id_!r} works from an architect's plan; let it need a step of that kind"
             )

@@ -109,6 +109,11 @@ class JobKeys:
         return f"{self.job}:paid"
 
     @property
+    def files(self) -> str:
+        """The job's files."""
+        return f"{self.job}:files"
+
+    @property
     def results(self) -> str:
         """Committed results."""
         return f"{self.job}:results"

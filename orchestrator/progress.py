@@ -226,6 +226,12 @@ class Progress:
         for failure in event.get("failures", []):
             self.failures.append(Failure.model_validate(failure))
 
+    def _expanded(self, event: Event) -> None:
+        for step in event.get("steps", []):
+            if step["id"] not in self.steps:
+                known = {name: step.get(name) for name in ("id", "kind", "provider", "model")}
+                self.steps[step["id"]] = StepProgress(**known, needs=tuple(step["needs"]))
+
     # --- its steps ------------------------------------------------------------------------------------------------
 
     def _step_queued(self, _: Event, step: StepProgress) -> None:
@@ -287,6 +293,7 @@ class Progress:
     _ON_JOB: ClassVar[dict[str, Callable[[Progress, Event], None]]] = {
         "job.submitted": _submitted,
         "job.started": _started,
+        "plan.expanded": _expanded,
         "job.resumed": _resumed,
         "job.succeeded": _ended,
         "job.failed": _ended,

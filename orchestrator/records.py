@@ -48,12 +48,13 @@ class Artifact(Record):
 
 
 class OutputFile(Record):
-    """A file of the generated project; `path` is below `outputs/`, `mode` its permission bits."""
+    """A file of the generated project; `path` is below `outputs/`, `mode` its permission bits, `step` who wrote it."""
 
     path: str
     sha256: Sha256
     size_bytes: int
     mode: int = 0o644
+    step: str | None = None
 
 
 class StepResult(Record):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -134,6 +136,14 @@ class RunFolder:
     def progress(self) -> Progress:
         """The job as the folder tells it."""
         return Progress.of(self.job_id, self.read_events())
+
+
+def log_name(step: str) -> str:
+    """The name of a step's log. That of an added step, whose id may be a path, is told apart by a hash."""
+    if re.fullmatch(r"[a-z0-9_-]+", step):
+        return f"{step}.log"
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", step)[:80]
+    return f"{slug}-{hashlib.sha256(step.encode()).hexdigest()[:8]}.log"
 
 
 def run_folders(runs_dir: Path) -> list[RunFolder]:

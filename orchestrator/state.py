@@ -6,7 +6,7 @@ import json
 import secrets
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 import redis
@@ -14,7 +14,8 @@ import redis
 from orchestrator.events import Act, Event, to_fields
 from orchestrator.models import JobSpec
 from orchestrator.names import FLEET, QUEUE, JobKeys
-from orchestrator.records import CacheUse, Failure, StepResult, whole_text
+from orchestrator.plan import Plan, PlannedStep
+from orchestrator.records import CacheUse, Failure, OutputFile, StepResult, whole_text
 from orchestrator.scripts import Scripts, packed
 
 LOSSES_UNTIL_ALONE = 2
@@ -52,6 +53,30 @@ class JobOrder:
 
     spec: JobSpec
     cache: CacheUse = "use"
+    allow_failing_qa: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewStep:
+    """A step that is added to a plan while its job runs; the step of the spec that its id begins with is its model."""
+
+    id: str
+    kind: str
+    needs: tuple[str, ...] = ()
+    provider: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Steps that a job's plan grows by."""
+
+    steps: tuple[NewStep, ...] = ()
+
+    def packed(self) -> tuple[str, str]:
+        """As scripts take it: the steps, and the data of plan.expanded."""
+        bare = [[one.id, one.kind, list(one.needs)] for one in self.steps]
+        return json.dumps(bare), json.dumps({"steps": [asdict(one) for one in self.steps]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,21 +223,58 @@ class State:
         result: StepResult,
         blobs: Mapping[str, bytes],
         data: Mapping[str, Any],
+        growth: Growth | None = None,
     ) -> list[Dispatch] | Stale:
-        """Commit a step's result with its files and contents: at most once, by the current token only."""
+        """Commit a step's result with its files and contents: at most once, by the current token only.
+
+        With `growth` the job's plan grows in the same act.
+        """
         files = json.dumps([file.model_dump() for file in result.files])
-        contents = [part for sha256, blob in blobs.items() for part in (sha256, zlib.compress(blob, 1))]
         about = json.dumps({**data, **result.model_dump(exclude={"files"})})
+        grown = (growth or Growth()).packed()
         return self._commit(
-            job_id, step, token, "succeeded", result.model_dump_json(), about, files, *contents
+            job_id, step, token, "succeeded", result.model_dump_json(), about, files, *grown, *_packed(blobs)
         )
 
-    def fail(
-        self, job_id: str, step: str, token: str, failure: Failure, data: Mapping[str, Any]
+    def expand(
+        self,
+        job_id: str,
+        step: str,
+        token: str,
+        growth: Growth,
+        result: StepResult,
+        blobs: Mapping[str, bytes],
+        data: Mapping[str, Any],
     ) -> list[Dispatch] | Stale:
-        """Commit a step's failure; the job fails when no other of its steps runs any more."""
-        about = json.dumps({**data, "kind": failure.kind, "message": failure.message})
-        return self._commit(job_id, step, token, "failed", failure.model_dump_json(), about, "[]")
+        """Let a running step make way for others: it ends with the last of them, with this result."""
+        about = json.dumps({**data, **result.model_dump(exclude={"files"})})
+        verdict, sent = self._call(
+            "expand", job_id, step, token, *growth.packed(), result.model_dump_json(), about, *_packed(blobs)
+        )
+        return _sent(verdict, sent)
+
+    def fail(
+        self,
+        job_id: str,
+        step: str,
+        token: str,
+        failure: Failure,
+        data: Mapping[str, Any],
+        left: StepResult | None = None,
+        blobs: Mapping[str, bytes] | None = None,
+    ) -> list[Dispatch] | Stale:
+        """Commit a step's failure; the job fails when no other of its steps runs any more.
+
+        The artifacts of `left` are for people to read; no other step sees them.
+        """
+        artifacts = [one.model_dump() for one in left.artifacts] if left else []
+        told = {**data, "kind": failure.kind, "message": failure.message}
+        about = json.dumps({**told, "artifacts": artifacts} if artifacts else told)
+        grown = Growth().packed()
+        contents = _packed(blobs or {})
+        return self._commit(
+            job_id, step, token, "failed", failure.model_dump_json(), about, "[]", *grown, *contents
+        )
 
     def _commit(self, job_id: str, step: str, *args: Any) -> list[Dispatch] | Stale:
         verdict, sent = self._call("commit", job_id, step, *args)
@@ -281,8 +343,23 @@ class State:
 
     def order(self, job_id: str) -> JobOrder:
         """What the job was submitted as."""
-        spec, cache = cast("tuple[bytes, bytes]", self._client.hmget(JobKeys(job_id).job, ["spec", "cache"]))
-        return JobOrder(JobSpec.model_validate_json(spec), cast("CacheUse", (cache or b"use").decode()))
+        fields = ["spec", "cache", "allow_failing_qa"]
+        spec, cache, lenient = cast(
+            "tuple[bytes, bytes, bytes]", self._client.hmget(JobKeys(job_id).job, fields)
+        )
+        return JobOrder(
+            JobSpec.model_validate_json(spec), cast("CacheUse", (cache or b"use").decode()), bool(lenient)
+        )
+
+    def plan(self, job_id: str) -> Plan:
+        """The job's plan as it is now, with what it has grown by."""
+        raw: Any = self._client.hget(JobKeys(job_id).job, "plan")
+        return Plan.of(PlannedStep(one[0], one[1], tuple(one[2])) for one in json.loads(raw))
+
+    def files(self, job_id: str) -> dict[str, OutputFile]:
+        """The job's files as they are now, by their path below outputs/."""
+        raw: Any = self._client.hgetall(JobKeys(job_id).files)
+        return {path.decode(): OutputFile.model_validate_json(one) for path, one in sorted(raw.items())}
 
     def succeeded(self, job_id: str) -> set[str]:
         """Ids of the steps that are done."""
@@ -311,6 +388,11 @@ class State:
     def blob(self, job_id: str, sha256: str) -> bytes | None:
         """A content of the job by its hash, None when Redis no longer has it."""
         return self.blobs(job_id, [sha256])[0]
+
+
+def _packed(blobs: Mapping[str, bytes]) -> list[str | bytes]:
+    """Contents as scripts take them."""
+    return [part for sha256, blob in blobs.items() for part in (sha256, zlib.compress(blob, 1))]
 
 
 def _sent(verdict: str, sent: list[Any]) -> list[Dispatch] | Stale:

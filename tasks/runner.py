@@ -10,8 +10,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from typing import Any, Literal
@@ -20,21 +20,24 @@ from orchestrator.admission import Admission, BudgetExceeded, Holder
 from orchestrator.cache import Cache, StepCache, make_cache
 from orchestrator.calls import Asker
 from orchestrator.child import Child
-from orchestrator.choices import fallbacks, model_of
+from orchestrator.choices import fallbacks, first, model_of
 from orchestrator.connection import connect
 from orchestrator.events import Act
 from orchestrator.gateway import Gateway, ready_providers
 from orchestrator.lease import Heartbeat, Hold
 from orchestrator.models import JobSpec
 from orchestrator.paths import safe_relative
+from orchestrator.plan import MAX_STEPS
 from orchestrator.records import Artifact, Failure, OutputFile, StepResult
 from orchestrator.retry import Parked, Tries
 from orchestrator.scripts import Scripts
 from orchestrator.settings import Settings
-from orchestrator.state import Claim, Dispatch, JobOrder, Stale, State
+from orchestrator.state import Claim, Dispatch, Growth, JobOrder, NewStep, Stale, State
 from orchestrator.workers import Serves
 from providers import Provider, ProviderError
 from providers.registry import shared
+from tasks.report import before_any_check
+from tasks.rounds import RoundStep
 from tasks.step import Output, Step, StepError, StepKind
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,8 @@ LAST_WORDS_S = 0.5
 ELSEWHERE_S = 0.5
 """How soon a step that this worker does not serve is offered again."""
 MOST_JOBS = 100
+BEFORE_CHECKS = frozenset({"architect", "file", "docs"})
+"""Kinds without whose success no project is checked."""
 MAX_FILE_BYTES = 4 << 20
 MAX_STEP_BYTES = 64 << 20
 
@@ -82,10 +87,20 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A result to commit, and its contents by their sha256."""
+    """A result to commit, its contents by their sha256, and what the plan grows by."""
 
     result: StepResult
     blobs: dict[str, bytes]
+    growth: Growth = field(default_factory=Growth)
+    waits: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Why a step failed, and what it leaves for people to read."""
+
+    failure: Failure
+    left: Made | None = None
 
 
 @dataclass(frozen=True)
@@ -117,12 +132,14 @@ class Runner:
         started = time.monotonic()
         ended = self._attempt(kind, hold, claim)
         about = {"duration_s": round(time.monotonic() - started, 6)}
-        if isinstance(ended, Made):
-            sent = self.state.succeed(hold.job_id, hold.step, hold.token, ended.result, ended.blobs, about)
-            return _told("done", sent)
-        return self.give_up(hold, ended, about)
+        if not isinstance(ended, Made):
+            return self.give_up(hold, ended, about)
+        holder, made = (hold.job_id, hold.step, hold.token), (ended.result, ended.blobs, about)
+        if ended.waits:  # its canvas may go on: what follows is sent anew when the step is done
+            return _told("done", self.state.expand(*holder, ended.growth, *made))
+        return _told("done", self.state.succeed(*holder, *made, ended.growth))
 
-    def give_up(self, hold: Hold, ended: Failure | Wait, about: dict[str, Any]) -> Ended:
+    def give_up(self, hold: Hold, ended: Broken | Wait, about: dict[str, Any]) -> Ended:
         """Commit that a step failed, or give it back: because it has to wait, or because this worker has to go."""
         if hold.reason == "shutdown":
             ended = Wait("its worker was shut down", 0)
@@ -132,23 +149,38 @@ class Runner:
             return _told("back", sent, ended.reason)
         if hold.reason == "timeout":
             message = f"the step did not end within its timeout_s of {hold.limit_s:g} s"
-            ended = Failure(step=hold.step, kind="timeout", message=message)
-        sent = self.state.fail(hold.job_id, hold.step, hold.token, ended, about)
-        return _told("failed", sent, ended.message)
+            ended = Broken(Failure(step=hold.step, kind="timeout", message=message))
+        left = (ended.left.result, ended.left.blobs) if ended.left else ()
+        sent = self.state.fail(hold.job_id, hold.step, hold.token, ended.failure, about, *left)
+        return _told("failed", sent, ended.failure.message)
 
-    def _attempt(self, kind: StepKind, hold: Hold, claim: Claim) -> Made | Failure | Wait:
+    def _attempt(self, kind: StepKind, hold: Hold, claim: Claim) -> Made | Broken | Wait:
         """Run the step's code; whatever it raises becomes a Failure that tells the user what to do."""
         try:
             step = self._step(kind, hold, claim)
             hold.limit(step.step.timeout_s)
-            return pack(step.spec.project, hold.step, kind.run(step))
+            output = kind.run(step)
+            growth = grown(
+                step.spec, output.adds, len(output.adds) and len(self.state.plan(hold.job_id).steps)
+            )
+            return replace(pack(step.spec.project, hold.step, output), growth=growth, waits=output.waits)
         except Parked as parked:
             return Wait(parked.reason, parked.seconds, parked.tries)
         except (StepError, ProviderError, BudgetExceeded) as error:
-            return Failure(step=hold.step, kind=error.kind, message=str(error))
+            left = error.left if isinstance(error, StepError) else None
+            return self._broken(kind, hold, error.kind, str(error), left)
         except Exception as error:
             log.exception("step %s/%s", hold.job_id, hold.step)
-            return Failure(step=hold.step, kind="internal", message=f"{type(error).__name__}: {error}"[:500])
+            return self._broken(kind, hold, "internal", f"{type(error).__name__}: {error}"[:500])
+
+    def _broken(
+        self, kind: StepKind, hold: Hold, why: str, message: str, left: Output | None = None
+    ) -> Broken:
+        """A failure with what the step leaves; a project that will never be checked has a report that says so."""
+        if left is None and kind.name in BEFORE_CHECKS and RoundStep.of(hold.step).round == 1:
+            left = Output(artifacts=before_any_check(hold.step, message))
+        failure = Failure(step=hold.step, kind=why, message=message)
+        return Broken(failure, pack(self._spec(hold).project, hold.step, left) if left else None)
 
     def _alone(self, hold: Hold, claim: Claim) -> Ended:
         """Run a step that workers died with in a process of its own, which claims nothing and commits itself."""
@@ -164,7 +196,7 @@ class Runner:
             if hold.reason == "lost":
                 return Ended("void", "the step is no longer this worker's")
             failure = Failure(step=hold.step, kind="cancelled", message="the step was stopped")
-            return self.give_up(hold, failure, {})
+            return self.give_up(hold, Broken(failure), {})
         if code in ALONE_CODES:
             return Ended(ALONE_CODES[code])
         if code in ASKED_CODES:
@@ -172,7 +204,7 @@ class Runner:
         message = (
             f"the process that ran nothing but this step died (exit code {code}), as two workers did before"
         )
-        return self.give_up(hold, Failure(step=hold.step, kind="poison", message=message), {})
+        return self.give_up(hold, Broken(Failure(step=hold.step, kind="poison", message=message)), {})
 
     def _spec(self, hold: Hold) -> JobSpec:
         return self._job(hold).spec
@@ -212,7 +244,10 @@ class Runner:
             again=claim.runs > 1,
         )
         cache = StepCache(self.cache, hold.job_id, hold.step, self._job(hold).cache)
-        return Step(hold.job_id, spec, step, Gateway(cache, self.admission, asker), emit, self.state)
+        gateway = Gateway(cache, self.admission, asker)
+        return Step(
+            hold.job_id, spec, step, gateway, emit, self.state, self._job(hold), self.settings, hold.stopped
+        )
 
 
 def make_runner(settings: Settings, redis_url: str) -> Runner:
@@ -226,6 +261,23 @@ def make_runner(settings: Settings, redis_url: str) -> Runner:
         create_provider=partial(shared, config=settings.provider_config),
         settings=settings,
         serves=Serves.from_environment(),
+    )
+
+
+def grown(spec: JobSpec, adds: Sequence[NewStep], before: int) -> Growth:
+    """Added steps with the provider and model that they ask; `before` is how many steps the job has.
+
+    Raises:
+        StepError: The plan would be larger than a plan may be.
+    """
+    if before + len(adds) > MAX_STEPS:
+        raise StepError("too_large", f"with {len(adds)} steps more the job has over {MAX_STEPS}")
+    told = ((one, spec.step(one.id)) for one in adds)
+    return Growth(
+        tuple(
+            replace(one, provider=first(step.provider or spec.provider), model=model_of(spec, step))
+            for one, step in told
+        )
     )
 
 
@@ -251,7 +303,7 @@ def pack(project: str, step_id: str, output: Output) -> Made:
         artifacts[text_name] = output.text
     try:
         files = tuple(
-            OutputFile(path=f"{project}/{safe_relative(path)}", **keep(path, content))
+            OutputFile(path=f"{project}/{safe_relative(path)}", step=step_id, **keep(path, content))
             for path, content in sorted(output.files.items())
         )
     except ValueError as error:

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 from orchestrator.calls import Emit
 from orchestrator.gateway import Gateway
-from orchestrator.models import JobSpec, StepSpec
+from orchestrator.models import JobSpec, StepSpec, base_id
 from orchestrator.records import StepResult
-from orchestrator.state import State
+from orchestrator.settings import Settings
+from orchestrator.state import JobOrder, NewStep, State
 from tasks import prompting
 
 
 class StepError(Exception):
-    """A step cannot do its work. `kind` is for programs, the message is for the user."""
+    """A step cannot do its work. `kind` is for programs, the message and the artifacts `left` for the user."""
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, left: Output | None = None) -> None:
         super().__init__(kind, message)
         self.kind = kind
         self.message = message
+        self.left = left
 
     def __str__(self) -> str:
         return self.message
@@ -39,13 +43,16 @@ class Output:
 
     `text` is kept as an artifact and is what templates see as `needs.<id>.text`. `artifacts` are named contents for
     later steps and for people. `files` belong to the generated project, by their path below its folder. `data` is
-    small JSON that templates see as `needs.<id>.data`.
+    small JSON that templates see as `needs.<id>.data`. `adds` are steps that the job's plan grows by; with `waits` the
+    step is done when they are.
     """
 
     text: str | None = None
     artifacts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    adds: Sequence[NewStep] = ()
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,15 @@ class Step:
     gateway: Gateway
     emit: Emit
     state: State
+    order: JobOrder
+    settings: Settings
+    cancelled: threading.Event = field(default_factory=threading.Event)
     _results: dict[str, StepResult] = field(default_factory=dict)
 
     def upstream(self, kind: str) -> str:
         """Id of the nearest step of that kind among those this one waits for."""
         steps = self.spec.plan().by_id
-        layer = steps[self.step.id].needs
+        layer = steps[base_id(self.step.id)].needs
         while layer:
             for id_ in layer:
                 if steps[id_].kind == kind:
@@ -99,11 +109,28 @@ class Step:
                 return self.contents([artifact.sha256])[artifact.sha256]
         raise StepError("missing_result", f"step {step_id} left no artifact {name}")
 
-    def project_files(self, step_id: str) -> dict[str, str]:
-        """The project's files that an earlier step wrote, by their path below the project's folder."""
-        files = self.result(step_id).files
-        contents = self.contents(file.sha256 for file in files)
-        return {file.path.removeprefix(f"{self.spec.project}/"): contents[file.sha256] for file in files}
+    @cached_property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the steps that this one waited for."""
+        if self.step.id == base_id(self.step.id):
+            return self.step.needs
+        return self.state.plan(self.job_id).by_id[self.step.id].needs
+
+    def project_files(self, *step_ids: str, only: Container[str] | None = None) -> dict[str, str]:
+        """The project's files as these steps, and those that they added, left them; by their path below its folder.
+
+        Without ids the whole project; with `only` no other paths than these.
+        """
+        head = f"{self.spec.project}/"
+        files = {
+            path.removeprefix(head): file.sha256
+            for path, file in self.state.files(self.job_id).items()
+            if path.startswith(head)
+            and (not step_ids or base_id(file.step or "") in step_ids)
+            and (only is None or path.removeprefix(head) in only)
+        }
+        contents = self.contents(files.values())
+        return {path: contents[sha256] for path, sha256 in files.items()}
 
 
 Run = Callable[[Step], Output]

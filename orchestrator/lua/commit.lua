@@ -1,6 +1,7 @@
 -- Record how a step ended, its files and contents, the events that tell of it, and what has become ready: once.
 -- Only the current token may commit. A repeated commit of the same token (its reply was lost) gets the same answer.
 -- ARGV: step, token, "succeeded" | "failed", result (JSON), data of the event (JSON), files (JSON list),
+--       steps to add to the plan (JSON [[id, kind, needs], …]), data of plan.expanded (JSON),
 --       then pairs: sha256, compressed content
 -- → {"ok", {{step, kind, ticket}, …}} the caller sends these | {"stale"} nothing was changed
 local step, token, outcome, result, data = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -9,13 +10,13 @@ local record = load(step)
 if not record or record.token ~= token then return reply('stale') end
 if record.status ~= 'running' then return reply('ok', record.sent) end
 
+for i = 9, #ARGV, 2 do redis.call('HSETNX', key('blobs'), ARGV[i], ARGV[i + 1]) end
 if outcome == 'failed' then
   fail(step, record, result, data)
   settle()
   return reply('ok')
 end
 
-for i = 7, #ARGV, 2 do redis.call('HSETNX', key('blobs'), ARGV[i], ARGV[i + 1]) end
 leave(step, record)
 forget_calls(step)
 record.status = 'succeeded'
@@ -33,12 +34,11 @@ for _, file in ipairs(cjson.decode(ARGV[6])) do
   })
 end
 emit('step.succeeded', step, data)
-for _, id in ipairs(cjson.decode(redis.call('HGET', key('next'), step) or '[]')) do
-  local dependent = load(id)
-  if dependent.status == 'pending' and dependent.unmet > 0 then
-    dependent.unmet = dependent.unmet - 1
-    if dependent.unmet == 0 and alive() then make_ready(id, dependent) else save(id, dependent) end
-  end
+let_others_go_on(step)
+local additions = cjson.decode(ARGV[7])
+if #additions > 0 then
+  grow(step, additions)
+  emit('plan.expanded', step, ARGV[8])
 end
 local sent = dispatch()
 if #sent > 0 then

@@ -4,11 +4,12 @@
 -- of the fleet's keys (ALIVE, TICKETS, SLOTS, STOPS, …) are put before this file from names.py.
 -- Time is Redis's own. Every script is atomic: state and the events that tell of it change together or not at all.
 --
--- A step's record: status (pending, queued, running, parked, succeeded, failed, cancelled), kind, ticket (the only
+-- A step's record: status (pending, queued, running, parked, expanded, succeeded, failed, cancelled), kind, ticket (the only
 -- message that may claim it), order (its place in the queue), token (the only claim that may commit it), unmet (needs
 -- that are not done), runs, losses (how often a worker died with it), alone (it must run in a process of its own),
 -- queue (nil: the usual one), tries (how often it was parked), retry (JSON: how far the calls of its current question got), passed (since when its
--- message is gone), sent (what its commit dispatched).
+-- message is gone), sent (what its commit dispatched), gate (JSON {result, about}: what is committed when the steps are
+-- done that an expanded step has made way for).
 
 local JOB = KEYS[1]
 local JOB_ID = JOB and string.match(JOB, '{(.*)}')
@@ -108,7 +109,7 @@ local function finish(status, data, level)
   stop_running()
   for _, id in ipairs(redis.call('SMEMBERS', key('open'))) do
     local record = load(id)
-    if record.status == 'queued' or record.status == 'running' or record.status == 'parked' then
+    if record.status == 'queued' or record.status == 'running' or record.status == 'parked' or record.status == 'expanded' then
       record.status, record.token = status == 'cancelled' and 'cancelled' or 'pending', nil
       save(id, record)
     end
@@ -234,6 +235,95 @@ local function fail(step, record, failure, data)
   emit('step.failed', step, data, 'ERROR')
 end
 
+-- A step that has made way for others ends with the last of them. Those that wait for it are next.
+local function join(step, record)
+  local gate = cjson.decode(record.gate)
+  record.status, record.gate = 'succeeded', nil
+  save(step, record)
+  redis.call('HSET', key('results'), step, gate.result)
+  redis.call('SREM', key('open'), step)
+  emit('step.succeeded', step, gate.about)
+end
+
+-- A step is done: those that waited for it and for nothing else are ready, or done with it.
+local function let_others_go_on(step)
+  for _, id in ipairs(cjson.decode(redis.call('HGET', key('next'), step) or '[]')) do
+    local dependent = load(id)
+    if (dependent.status == 'pending' or dependent.status == 'expanded') and dependent.unmet > 0 then
+      dependent.unmet = dependent.unmet - 1
+      if dependent.unmet > 0 or not alive() then
+        save(id, dependent)
+      elseif dependent.status == 'expanded' then
+        join(id, dependent)
+        let_others_go_on(id)
+      else
+        make_ready(id, dependent)
+      end
+    end
+  end
+end
+
+local function contains(list, value)
+  for _, one in ipairs(list) do
+    if one == value then return true end
+  end
+  return false
+end
+
+-- Write down that a step waits for another.
+local function follows(step, need)
+  local following = cjson.decode(redis.call('HGET', key('next'), need) or '[]')
+  if contains(following, step) then return end
+  following[#following + 1] = step
+  redis.call('HSET', key('next'), need, cjson.encode(following))
+end
+
+-- Add steps to the job's plan: {{id, kind, needs}, …}. They run where `step` ran; one that is there already is left as it
+-- is. `gate` is a step that waits for all of them from now on; returns how many it waits for.
+local function grow(step, additions, gate)
+  local plan, records, waiting = cjson.decode(job('plan')), {}, 0
+  local queue = load(step).queue
+  for _, one in ipairs(additions) do
+    local id, kind, needs = one[1], one[2], one[3]
+    if not load(id) then
+      records[#records + 1] = { id, { kind = kind, status = 'pending', ticket = 0, runs = 0, losses = 0, tries = 0, queue = queue } }
+      plan[#plan + 1] = queue and { id, kind, needs, queue } or { id, kind, needs }
+      save(id, records[#records][2])
+    end
+  end
+  for _, one in ipairs(records) do
+    local id, record = one[1], one[2]
+    record.unmet = 0
+    for _, entry in ipairs(additions) do
+      for _, need in ipairs(entry[1] == id and entry[3] or {}) do
+        if load(need).status ~= 'succeeded' then
+          record.unmet = record.unmet + 1
+          follows(id, need)
+        end
+      end
+    end
+    redis.call('SADD', key('open'), id)
+  end
+  if gate then
+    for _, entry in ipairs(plan) do
+      if entry[1] == gate then
+        for _, one in ipairs(additions) do
+          if load(one[1]).status ~= 'succeeded' then
+            waiting = waiting + 1
+            follows(gate, one[1])
+          end
+          if not contains(entry[3], one[1]) then entry[3][#entry[3] + 1] = one[1] end
+        end
+      end
+    end
+  end
+  redis.call('HSET', JOB, 'plan', cjson.encode(plan), 'driver', 'ready')
+  for _, one in ipairs(records) do
+    if one[2].unmet == 0 and alive() then make_ready(one[1], one[2]) else save(one[1], one[2]) end
+  end
+  return waiting
+end
+
 -- Begin an attempt: steps that are done stay done, all others wait for their needs; old tickets and tokens are void.
 -- Returns what the caller must send: for a canvas every open step, else those that got a place.
 local function begin()
@@ -255,7 +345,7 @@ local function begin()
       emit('step.skipped', id, { reason = 'already done' })
     else
       record.status, record.token, record.sent, record.unmet, record.losses, record.tries = 'pending', nil, nil, 0, 0, 0
-      record.retry = nil
+      record.retry, record.gate = nil, nil
       for _, need in ipairs(needs) do
         if records[need].status ~= 'succeeded' then record.unmet = record.unmet + 1 end
       end

@@ -1,36 +1,21 @@
-"""builder: writes the planned files, each after those it depends on."""
+"""builder: a step for each planned file, in the order in which they depend on each other. It is done with the last."""
 
 from __future__ import annotations
 
-from tasks.answers import only_block, syntax_error
-from tasks.blueprint import PlannedFile, ProjectPlan
-from tasks.prompting import render
-from tasks.step import Output, Step
+from orchestrator.state import NewStep
+from tasks.rounds import RoundStep
+from tasks.step import Output, Step, StepError
 from tasks.steps.architect import plan_of
 
 
 def run(step: Step) -> Output:
-    """Ask for one file at a time, with the files it depends on in the prompt."""
-    plan = plan_of(step)
-    files: dict[str, str] = {}
-    for file in plan.in_build_order():
-        files[file.path] = _write(step, plan, file, files)
-    return Output(text=f"{len(files)} files", files=files)
-
-
-def _write(step: Step, plan: ProjectPlan, file: PlannedFile, written: dict[str, str]) -> str:
-    messages = render(
-        "builder",
-        spec=step.spec,
-        plan=plan.model_dump_json(indent=1),
-        file=file,
-        context=[(path, written[path]) for path in file.depends_on],
-    )
-    return step.gateway.generate(messages, lambda text: _checked(file.path, only_block(text)))
-
-
-def _checked(path: str, content: str) -> str:
-    """Return the content if it can be a file of that name; ValueError says why not."""
-    if problem := syntax_error(path, content):
-        raise ValueError(problem)
-    return content
+    """Add the steps; nothing is asked here."""
+    files = plan_of(step).in_build_order()
+    if strange := [file.path for file in files if "@" in file.path]:
+        raise StepError("unsafe_path", f"no file may have an @ in its name: {strange[0]}")
+    ids = {file.path: RoundStep(step.step.id, file.path).id for file in files}
+    planned = step.upstream("architect")  # which a resume may have to run again, and they after it
+    adds = [
+        NewStep(ids[file.path], "file", (planned, *(ids[path] for path in file.depends_on))) for file in files
+    ]
+    return Output(text=f"{len(files)} files", adds=adds, waits=True)
