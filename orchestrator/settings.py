@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     orch_lease_s: float = Field(default=15, ge=1, le=3600)
     orch_result_ttl_s: int = Field(default=7 * 86_400, ge=60)
     orch_worker_grace_s: float = Field(default=10, ge=0, le=DAY_S)
+    orch_allow_unsandboxed: bool = False
+    orch_allowed_packages: str | None = None
     orch_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
 
     @property
