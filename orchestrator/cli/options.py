@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,20 @@ def cache_choices(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+allow_failing_qa = click.option(
+    "--allow-failing-qa", is_flag=True, help="Let the job succeed although hard checks of qa fail."
+)
+allow_unsandboxed = click.option(
+    "--allow-unsandboxed", is_flag=True, help="Run generated code also where this machine has no sandbox."
+)
+
+
+def permit_unsandboxed(*, allowed: bool) -> None:
+    """Let workers that are started from here run generated code without a sandbox, where there is none."""
+    if allowed:
+        os.environ["ORCH_ALLOW_UNSANDBOXED"] = "true"
 
 
 def cache_use(*, no_cache: bool, refresh: bool) -> CacheUse:

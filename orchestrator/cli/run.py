@@ -39,6 +39,8 @@ MOST_FILES = 20
 @options.job_choices
 @options.cache_choices
 @options.raised_budget
+@options.allow_failing_qa
+@options.allow_unsandboxed
 @options.as_json
 @options.quiet
 def command(
@@ -52,10 +54,13 @@ def command(
     refresh: bool,
     budget_tokens: int | None,
     budget_usd: float | None,
+    allow_failing_qa: bool,
+    allow_unsandboxed: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Run SPEC on this machine: a private Redis and worker, a live view, the project in runs/<job>/outputs/."""
+    options.permit_unsandboxed(allowed=allow_unsandboxed)
     settings = load_settings()
     path, resume = _arguments(spec, spec_option, resume)
     cache = options.cache_use(no_cache=no_cache, refresh=refresh)
@@ -70,7 +75,9 @@ def command(
             loaded, choice = _load(path, Flags(provider, model, concurrency), settings)
             if not quiet:
                 note(f"provider {options.shown(choice.spec.provider)}: {choice.why}")
-            progress = submit_here(settings, loaded, choice.spec, watch, cache)
+            progress = submit_here(
+                settings, loaded, choice.spec, watch, cache, allow_failing_qa=allow_failing_qa
+            )
         else:
             folder = _folder(settings, resume, path)
             require_ready(folder.read_spec(), settings)

@@ -25,6 +25,7 @@ from orchestrator.spec import load_spec
 @click.option("--follow", is_flag=True, help="Like --wait, and print their events.")
 @options.job_choices
 @options.cache_choices
+@options.allow_failing_qa
 @options.as_json
 @options.quiet
 def command(
@@ -36,6 +37,7 @@ def command(
     concurrency: int | None,
     no_cache: bool,
     refresh: bool,
+    allow_failing_qa: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -45,7 +47,11 @@ def command(
     loaded = [load_spec(path) for path in specs]
     choices = [resolve(one.spec, flags, load_settings(dotenv=False), settings) for one in loaded]
     jobs = fleet(settings)
-    job_ids = [jobs.submit(one, choice.spec, cache) for one, choice in zip(loaded, choices, strict=True)]
+    lenient = allow_failing_qa
+    job_ids = [
+        jobs.submit(one, choice.spec, cache, allow_failing_qa=lenient)
+        for one, choice in zip(loaded, choices, strict=True)
+    ]
     rows = [{"job_id": job_id, "spec": str(path)} for job_id, path in zip(job_ids, specs, strict=True)]
     if as_json:
         print_json({"jobs": rows})

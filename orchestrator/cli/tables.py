@@ -39,6 +39,8 @@ def steps_table(progress: Progress, *, now_ms: float | None = None) -> Table:
     table = Table(
         "step", "needs", "state", "time", "tokens in/out", "calls", "cached", "USD", box=None, pad_edge=False
     )
+    for column in table.columns[:2]:
+        column.overflow = "fold"  # the ends of long names are what tells them apart
     for step in progress.steps.values():
         end = step.finished_ms or (now_ms if step.status == "running" else None)
         figures = step.figures

@@ -8,6 +8,7 @@ import sys
 import click
 
 from orchestrator.choices import unready
+from orchestrator.cli import options
 from orchestrator.errors import EnvironmentNotReady, UsageError
 from orchestrator.history import fleet, redis_url
 from orchestrator.settings import Settings, load_settings
@@ -22,9 +23,13 @@ from providers.registry import available
 )
 @click.option("--provider", help="Run only steps of this provider.")
 @click.option("--model", help="Run only steps of this model of it, and keep it loaded.")
+@options.allow_unsandboxed
 @click.option("--name", default="orch@%h", show_default=True, help="Its name in Flower; %h is the host.")
-def command(concurrency: int | None, provider: str | None, model: str | None, name: str) -> None:
+def command(
+    concurrency: int | None, provider: str | None, model: str | None, allow_unsandboxed: bool, name: str
+) -> None:
     """Run steps from the fleet's queue until stopped; started again when it dies."""
+    options.permit_unsandboxed(allowed=allow_unsandboxed)
     settings, serves = load_settings(), Serves(provider, model)
     _check(serves, settings)
     fleet(settings).client.close()

@@ -1,25 +1,31 @@
-"""qa: checks what was built against the plan, and has a model judge the acceptance criteria.
+"""qa: runs what was built, has a model judge the acceptance criteria, and sends back what fails for repair.
 
-It reads the project and does not run it: every check that would execute generated code reads `not run`.
+Each round is a step of its own. The last one decides: it ends the job, with success where its hard checks pass.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from orchestrator.events import Act
+from orchestrator.state import NewStep
 from providers import Tool
-from tasks.answers import syntax_error
-from tasks.blueprint import ProjectPlan
+from providers.errors import Rejected
+from tasks.blueprint import ProjectPlan, is_test
+from tasks.checks import Cancelled, Check, Conditions, run_checks, stands_in_the_way
 from tasks.prompting import render
+from tasks.report import READABLE, REPORT, as_json, as_markdown, score
+from tasks.rounds import RoundStep
+from tasks.sandbox.means import described
 from tasks.step import Output, Step, StepError
 from tasks.steps.architect import plan_of
+from tasks.venvs import extra_packages
 
-REPORT = "qa_report.json"
+MOST_SAID = 300
 
 Evidence = Annotated[str, StringConstraints(max_length=2_000)]
 
@@ -47,53 +53,122 @@ class Verdict(_Value):
     summary: Evidence
 
 
-class Check(_Value):
-    """One check: `hard` ones decide whether the step succeeds."""
-
-    name: str
-    status: Literal["passed", "failed", "not run"]
-    evidence: str
-    hard: bool = True
-
-
 SUBMIT_VERDICT = Tool("submit_verdict", "Hand in the review of the project.", Verdict.model_json_schema())
 
 
 def run(step: Step) -> Output:
-    """Check, judge, report. A hard check that fails fails the step, after the report is in its message."""
-    plan = plan_of(step)
-    files = step.project_files(step.upstream("builder")) | step.project_files(step.upstream("docs"))
-    checks = [*_static_checks(plan, files), _judged(step, plan, files)]
+    """Check, judge, report; then be content, order a repair, or fail with the report left behind."""
+    plan, place = plan_of(step), RoundStep.of(step.step.id)
+    files = step.project_files()
+    try:
+        checks = run_checks(plan, files, _conditions(step))
+    except Cancelled:
+        raise StepError("cancelled", "the step was stopped") from None
+    checks = [*checks, _judged(step, plan, files, checks)]
     step.emit(
-        *(Act("qa.check", one.model_dump(), "ERROR" if one.status == "failed" else "INFO") for one in checks)
+        *(
+            Act("qa.check", one.model_dump(mode="json"), "ERROR" if one.status == "failed" else "INFO")
+            for one in checks
+        )
     )
-    if failed := [check for check in checks if check.hard and check.status == "failed"]:
-        raise StepError("qa", "; ".join(f"{check.name}: {check.evidence}" for check in failed))
-    report = {"schema_version": 1, "checks": [check.model_dump() for check in checks]}
+    output = _report(checks, described(allow_unsandboxed=step.settings.orch_allow_unsandboxed))
+    failed = [check for check in checks if check.hard and stands_in_the_way(check)]
+    if not failed:
+        return output
+    repairs = _repairs(step, plan, place, failed)
+    if repairs:
+        paths = [RoundStep.of(one.id).path for one in repairs[:-1]]
+        step.emit(Act("qa.repair", {"round": place.round + 1, "files": paths}, "WARN"))
+        return Output(output.text, output.artifacts, data=output.data, adds=repairs)
+    if step.order.allow_failing_qa:
+        return output
+    said = "; ".join(f"{check.name}: {_short(check.evidence)}" for check in failed)
+    raise StepError("qa", f"{said} (all of it is in artifacts/{READABLE})", output)
+
+
+def _short(evidence: str) -> str:
+    """The line that says most: the first failure that is named, or else the last line."""
+    lines = [line.strip() for line in evidence.splitlines() if line.strip()]
+    named = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    return (named or lines[-1:] or [""])[0][:MOST_SAID]
+
+
+def _conditions(step: Step) -> Conditions:
+    settings = step.settings
+    return Conditions(
+        allow_unsandboxed=settings.orch_allow_unsandboxed,
+        extra_packages=extra_packages(settings.orch_allowed_packages),
+        cache_dir=settings.orch_runs_dir.absolute(),
+        cancelled=step.cancelled,
+    )
+
+
+def _report(checks: Sequence[Check], sandbox: str) -> Output:
     summary = ", ".join(f"{check.name}: {check.status}" for check in checks)
-    return Output(text=summary, artifacts={REPORT: json.dumps(report, indent=1) + "\n"})
-
-
-def _static_checks(plan: ProjectPlan, files: Mapping[str, str]) -> Iterator[Check]:
-    missing = [file.path for file in plan.files if file.path not in files]
-    yield _check("files", missing, f"all {len(plan.files)} planned files are there")
-    broken = [error for path, content in files.items() if (error := syntax_error(path, content))]
-    yield _check("syntax", broken, "every Python file parses")
-    yield Check(name="tests", status="not run", evidence="generated code is not executed", hard=False)
-
-
-def _check(name: str, problems: list[str], otherwise: str) -> Check:
-    return Check(
-        name=name, status="failed" if problems else "passed", evidence="; ".join(problems) or otherwise
+    points = score(checks)
+    return Output(
+        text=f"{points}/100 ({summary})",
+        artifacts={REPORT: as_json(checks, sandbox), READABLE: as_markdown(checks, sandbox)},
+        data={"score": points},
     )
 
 
-def _judged(step: Step, plan: ProjectPlan, files: Mapping[str, str]) -> Check:
+def _repairs(step: Step, plan: ProjectPlan, place: RoundStep, failed: Sequence[Check]) -> list[NewStep]:
+    """The steps of a further round, the next check at their end; none when there is no use or no round left."""
+    known = {file.path: file for file in plan.files}
+    named = {path for check in failed for path in check.files if path in known}
+    if not named:  # tests that never end name nothing
+        named = {path for path in known if is_test(path)}
+    if all(is_test(path) for path in named):  # an assertion tells where it stands, not what is wrong
+        named |= {need for path in named for need in known[path].depends_on}
+    concerned = [file for file in plan.in_build_order() if file.path in named]
+    if not concerned or place.round > step.spec.repair_rounds or _same_as_before(step, place, failed):
+        return []
+    try:
+        builder, following = step.upstream("builder"), place.round + 1
+    except StepError:
+        return []  # a pipeline that builds nothing has nobody to repair it
+    ids = {file.path: RoundStep(builder, file.path, following).id for file in concerned}
+    files = [
+        NewStep(
+            ids[file.path],
+            "file",
+            (step.step.id, *(ids[path] for path in file.depends_on if path in ids)),
+        )
+        for file in concerned
+    ]
+    return [*files, NewStep(RoundStep(place.base, round=following).id, "qa", tuple(ids.values()))]
+
+
+def _same_as_before(step: Step, place: RoundStep, failed: Sequence[Check]) -> bool:
+    """Whether the last repair changed nothing of what fails."""
+    if place.round == 1:
+        return False
+    before = RoundStep(place.base, round=place.round - 1).id
+    checks = [Check.model_validate(one) for one in json.loads(step.artifact(before, REPORT))["checks"]]
+    found = {(one.name, one.evidence) for one in checks if one.hard and stands_in_the_way(one)}
+    return found == {(check.name, check.evidence) for check in failed}
+
+
+def _judged(step: Step, plan: ProjectPlan, files: Mapping[str, str], checks: Sequence[Check]) -> Check:
     messages = render(
-        "qa", spec=step.spec, plan=plan.model_dump_json(indent=1), context=sorted(files.items())
+        "qa",
+        step.spec.prompts,
+        spec=step.spec,
+        plan=plan.model_dump_json(indent=1),
+        context=sorted(files.items()),
+        checks=json.dumps([check.model_dump(mode="json") for check in checks], indent=1),
     )
-    verdict = step.gateway.tool_call(messages, SUBMIT_VERDICT, Verdict.model_validate)
+    try:
+        verdict = step.gateway.tool_call(messages, SUBMIT_VERDICT, Verdict.model_validate)
+    except Rejected as error:  # the other checks stand, whatever a model can make of them
+        return Check(name="acceptance", status="not run", evidence=str(error), hard=False)
     if not verdict.judgements:
         return Check(name="acceptance", status="not run", evidence=verdict.summary, hard=False)
     unmet = [f"{one.criterion}: {one.evidence}" for one in verdict.judgements if not one.met]
-    return _check("acceptance", unmet, verdict.summary).model_copy(update={"hard": False})
+    return Check(
+        name="acceptance",
+        status="failed" if unmet else "passed",
+        evidence="; ".join(unmet) or verdict.summary,
+        hard=False,
+    )
