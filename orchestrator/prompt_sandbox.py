@@ -97,6 +97,11 @@ def _meter(context: Context) -> Meter:
     return meter
 
 
+def charge(context: Context, *values: object) -> None:
+    """Pay for what a filter makes of values as large as these."""
+    _meter(context).spend_on(*values)
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
     """The sandbox, with a price on operators and calls that make much from little."""
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.errors import OrchError
+from orchestrator.kindnames import GROUP, known_kinds
 from orchestrator.models import (
     MAX_CONCURRENCY,
     MAX_TEXT,
@@ -24,10 +25,13 @@ from orchestrator.models import (
 )
 from orchestrator.paths import UnsafePath
 from orchestrator.plan import MAX_STEPS
+from orchestrator.step_prompts import check_step_prompt, read_prompts
 from orchestrator.templates import check_prompt
 from orchestrator.yamlfile import Document, Loc, YamlError, load, parse
 
 MOST_SHOWN = 20
+INTERNAL = "prompts"
+"""The field of a job's spec that only we fill."""
 _LONGEST_VALUE = 80
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST_VALUE
@@ -46,13 +50,14 @@ _RIGHT = {
     "concurrency": f"a whole number from 1 to {MAX_CONCURRENCY}",
     "timeout_s": _SECONDS,
     "output_dir": "the path of a folder, at most 4,096 characters",
+    "prompts_dir": "the path of a folder, from the spec's own, at most 4,096 characters",
     "output": "the path of a file below the project, such as docs/draft.md",
     "budget": "a mapping with tokens, usd or both, such as {tokens: 200000, usd: 2.5}",
     "tokens": "a whole number from 1 to 1000000000000",
     "usd": "a number above 0, at most 1000000",
     "repair_rounds": "a whole number from 0 to 10",
     "retries": "a whole number from 0 to 20",
-    "kind": "architect, builder, docs, qa or prompt",
+    "kind": "architect, builder, docs, qa, prompt or a plug-in's kind",
     "steps": f"a list of at least 1 step and at most {MAX_STEPS:,}, such as [{{id: draft, prompt: Write it}}]",
 }
 """What would be right, by the name of a field; each reads on from "write"."""
@@ -142,11 +147,11 @@ def load_spec(path: Path) -> LoadedSpec:
         document = load(path)
     except YamlError as error:
         raise SpecError(str(path), (Problem(error.line, "", error.message),)) from None
-    return _checked(document, str(path))
+    return _checked(document, str(path), path.parent)
 
 
 def parse_spec(text: str, name: str) -> LoadedSpec:
-    """Read a spec that is in memory; `name` stands for its file in messages.
+    """Read a spec that is in memory; `name` stands for its file in messages, and for the folder that it is in.
 
     Raises:
         SpecError: All that is wrong with it.
@@ -155,7 +160,7 @@ def parse_spec(text: str, name: str) -> LoadedSpec:
         document = parse(text)
     except YamlError as error:
         raise SpecError(name, (Problem(error.line, "", error.message),)) from None
-    return _checked(document, name)
+    return _checked(document, name, Path(name).parent)
 
 
 def shown(value: object) -> str:
@@ -170,18 +175,63 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _checked(document: Document, name: str) -> LoadedSpec:
+def _checked(document: Document, name: str, folder: Path) -> LoadedSpec:
+    ours = [*_internal(document)]
     try:
-        spec = JobSpec.model_validate(document.values)
+        spec = JobSpec.model_validate({key: one for key, one in document.values.items() if key != INTERNAL})
     except ValidationError as error:
         found = [problem for details in error.errors() for problem in _translated(details, document)]
-        raise SpecError(name, _in_order(found)) from None
+        raise SpecError(name, _in_order([*ours, *found])) from None
     if "steps" in document.values and spec.steps is None:
         message = f"null is not a list; write {_RIGHT['steps']}, or leave out steps"
         raise SpecError(name, (Problem(document.line_of(("steps",)), "steps", message),))
-    if found := [*_prompt_problems(spec, document)]:
+    prompts, wrong = _own_prompts(spec, document, folder)
+    if found := [
+        *ours,
+        *wrong,
+        *_kind_problems(spec, document),
+        *_prompt_problems(spec, document),
+    ]:
         raise SpecError(name, _in_order(found))
-    return LoadedSpec(spec, document.text)
+    return LoadedSpec(spec.model_copy(update={INTERNAL: prompts}), document.text)
+
+
+def _internal(document: Document) -> Iterator[Problem]:
+    """Refuse what only we may write into a spec."""
+    if INTERNAL in document.values:
+        yield Problem(document.line_of((INTERNAL,)), "", _unknown_key((INTERNAL,)))
+
+
+def _own_prompts(spec: JobSpec, document: Document, folder: Path) -> tuple[dict[str, str], list[Problem]]:
+    """Return the prompts in the spec's prompts_dir, and what is wrong with them."""
+    if spec.prompts_dir is None:
+        return {}, []
+    line, fields = document.line_of(("prompts_dir",)), spec.for_prompts()
+    try:
+        prompts = read_prompts(folder / spec.prompts_dir)
+    except ValueError as error:
+        return {}, [Problem(line, "prompts_dir", f"{shown(spec.prompts_dir)} {error}")]
+    return prompts, [
+        Problem(line, "prompts_dir", f"{name}.j2 line {problem.line}: {problem.message}")
+        for name, text in prompts.items()
+        for problem in check_step_prompt(name, text, fields)
+    ]
+
+
+def _kind_problems(spec: JobSpec, document: Document) -> Iterator[Problem]:
+    """Name the kinds that are neither built in nor those of a plug-in that is installed here."""
+    known = known_kinds()
+    for index, step in enumerate(spec.steps or ()):
+        if step.kind in known:
+            continue
+        loc: Loc = ("steps", index, "kind")
+        close = difflib.get_close_matches(step.kind, known, n=1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        message = (
+            f"{shown(step.kind)} is no kind of step; {meant}the kinds installed here are {', '.join(known)}"
+            f" (others come with plug-ins: entry points {GROUP})"
+        )
+        yield Problem(document.line_of(loc), _where(loc), message)
 
 
 def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -250,7 +300,7 @@ def _right(path: Loc) -> str:
 
 def _unknown_key(path: Loc) -> str:
     models: tuple[type[BaseModel], ...] = (JobSpec, Budget, StepSpec)
-    known = [*models[len(path) - 1].model_fields]
+    known = [name for name in models[len(path) - 1].model_fields if name != INTERNAL]
     key = str(path[-1])
     if close := difflib.get_close_matches(key[:_LONGEST_VALUE], known, n=1):
         return f"unknown key {shown(key)}; did you mean {close[0]!r}?"

@@ -12,7 +12,7 @@ from functools import lru_cache
 from traceback import extract_tb
 from typing import Any
 
-from jinja2 import Template, TemplateSyntaxError, nodes
+from jinja2 import Environment, Template, TemplateSyntaxError, nodes
 from jinja2.meta import find_undeclared_variables
 
 from orchestrator.prompt_sandbox import METER, METHODS, Meter, Metering, PromptError, environment
@@ -26,6 +26,8 @@ __all__ = [
     "PromptProblem",
     "check_prompt",
     "compile_prompt",
+    "forbidden",
+    "parsed",
     "render_prompt",
 ]
 
@@ -62,8 +64,8 @@ def check_prompt(source: str, needs: Collection[str], spec_fields: Collection[st
         spec_fields: What it may read of the spec, as `spec.<field>`.
     """
     try:
-        tree = _parsed(source)
-        found = [*_forbidden(tree)] or [*_unknown(tree, needs, spec_fields)]
+        tree = parsed(source)
+        found = [*forbidden(tree)] or [*_unknown(tree, needs, spec_fields)]
         if not found:
             compile_prompt(source)
     except PromptError as error:
@@ -78,8 +80,8 @@ def compile_prompt(source: str) -> Template:
     Raises:
         PromptError: It is no template, or says more than a prompt may.
     """
-    tree = _parsed(source)
-    for problem in _forbidden(tree):
+    tree = parsed(source)
+    for problem in forbidden(tree):
         raise PromptError(problem.message, problem.line)
     try:
         return environment.from_string(Metering().visit(tree))
@@ -122,9 +124,10 @@ def _bounded(pieces: Iterable[str], max_chars: int) -> Iterator[str]:
         yield piece
 
 
-def _parsed(source: str) -> nodes.Template:
+def parsed(source: str, sandbox: Environment = environment) -> nodes.Template:
+    """Return the tree of a template; PromptError where it is none, or nested without end."""
     try:
-        tree = environment.parse(source)
+        tree = sandbox.parse(source)
     except TemplateSyntaxError as error:
         raise PromptError(error.message or "this is no template", error.lineno) from None
     except ValueError:
@@ -139,16 +142,18 @@ def _parsed(source: str) -> nodes.Template:
     return tree
 
 
-def _forbidden(tree: nodes.Template) -> Iterator[PromptProblem]:
-    """Yield the statements, filters and tests that a prompt does not have."""
+def forbidden(
+    tree: nodes.Template, sandbox: Environment = environment, *more: type[nodes.Node]
+) -> Iterator[PromptProblem]:
+    """Yield the statements, filters and tests that a prompt does not have; `more` are statements that this one may."""
     for node in tree.find_all((nodes.Stmt, nodes.NSRef)):
-        if not isinstance(node, _STATEMENTS) or (isinstance(node, nodes.For) and node.recursive):
+        if not isinstance(node, (*_STATEMENTS, *more)) or (isinstance(node, nodes.For) and node.recursive):
             what = _NAMES.get(type(node), type(node).__name__.lower())
             yield PromptProblem(
                 node.lineno, f"a prompt has no {what}; use {{{{ … }}}}, if, for, set and with"
             )
     for node in tree.find_all((nodes.Filter, nodes.Test)):
-        known = environment.filters if isinstance(node, nodes.Filter) else environment.tests
+        known = sandbox.filters if isinstance(node, nodes.Filter) else sandbox.tests
         if node.name not in known or node.name.startswith(" "):
             names = sorted(name for name in known if name[0].isalpha())
             kind = type(node).__name__.lower()

@@ -52,7 +52,8 @@ def syntax_error(path: str, content: str) -> str | None:
         with warnings.catch_warnings(action="ignore"):
             ast.parse(content, path)
     except SyntaxError as error:
-        return f"{path} line {error.lineno}: {error.msg}"
+        where = f"{path} line {error.lineno}" if error.lineno else path
+        return f"{where}: {error.msg}"
     except (ValueError, RecursionError, MemoryError) as error:
         return f"{path}: {error or type(error).__name__}"
     return None
