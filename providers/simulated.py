@@ -1,4 +1,8 @@
-"""Text from a seed instead of a model: for tests and load. Everything it writes says that it is simulated."""
+"""Text from a seed instead of a model: for tests and load. Everything it writes says that it is simulated.
+
+With the option `flaw` it answers the built-in steps as `scaffold` does, with a bug planted in one file whose tests then
+fail: for tests of repair.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,9 @@ from providers.errors import (
     ServerError,
     TimedOut,
 )
+from providers.flaws import flawed_path, with_flaw
 from providers.instances import NoInstanceError, smallest_instance
+from providers.scaffold import ScaffoldProvider
 from providers.types import Completion, FinishReason, Message, Request, Usage
 
 DEFAULT_MODEL = "simulated-1"
@@ -41,8 +47,11 @@ _ERRORS: Mapping[str, Callable[[str, str], ProviderError]] = {
     "auth": lambda message, name: AuthFailed(message, name, 401),
 }
 _FAILURES = (*_ERRORS, "garbage", "truncated")
+_FLAWS = ("once", "always")
 _GARBAGE = "%%% [[ simulated garbage }} \\x00 not an answer <<< %%%"
 _FILE = re.compile(r"^<file>\n(?P<path>.*)\n</file>$", re.MULTILINE)
+_PLAN = re.compile(r"^<plan>\n(?P<plan>.*?)\n</plan>$", re.MULTILINE | re.DOTALL)
+_EVIDENCE = re.compile(r"^<evidence>$", re.MULTILINE)
 _COMMENTS = {
     **dict.fromkeys(("c", "go", "h", "java", "js", "jsx", "kt", "rs", "swift", "ts", "tsx"), "// {}"),
     **dict.fromkeys(("html", "xml"), "<!-- {} -->"),
@@ -58,7 +67,8 @@ class Settings:
     """The options of a request that this provider knows.
 
     `fail_rate` is 1 when only `error` is given. A failing call raises that error; for `garbage` and
-    `truncated` it answers badly instead.
+    `truncated` it answers badly instead. `flaw` plants a bug in what scaffold would write: `once` leaves it out when
+    the prompt carries evidence for a repair, `always` never does.
     """
 
     latency_s: float = 0.0
@@ -66,6 +76,7 @@ class Settings:
     fail_rate: float = 0.0
     error: str = "server"
     seed: int = 0
+    flaw: str | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Settings:
@@ -73,12 +84,16 @@ class Settings:
         error = options.get("error", "server")
         if not isinstance(error, str) or error not in _FAILURES:
             raise _wrong("error", error, f"one of {', '.join(_FAILURES)}")
+        flaw = options.get("flaw")
+        if flaw is not None and flaw not in _FLAWS:
+            raise _wrong("flaw", flaw, f"one of {', '.join(_FLAWS)}")
         return cls(
             latency_s=_number(options, "latency_s", 0.0, 3600.0, 0.0),
             tokens_out=_whole(options, "tokens_out", 1, 1_000_000, 64),
             fail_rate=_number(options, "fail_rate", 0.0, 1.0, 1.0 if "error" in options else 0.0),
             error=error,
             seed=_whole(options, "seed", -(2**63), 2**63, 0),
+            flaw=flaw,
         )
 
     def fails(self, call: int) -> bool:
@@ -137,12 +152,30 @@ def prose(seed: int, messages: Sequence[Message], words: int) -> str:
 
 
 def _answer(request: Request, settings: Settings) -> str:
+    asked = next((message["content"] for message in request.messages if message["role"] == "user"), "")
+    found = _FILE.findall(asked)
+    if settings.flaw and (request.tool or found):
+        return _flawed(request, settings.flaw, asked, found[-1] if found else "")
     if request.tool:
         return _arguments(request.tool.schema)
     text = prose(settings.seed, request.messages, settings.tokens_out)
-    asked = [message["content"] for message in request.messages if message["role"] == "user"]
-    found = _FILE.findall(asked[0]) if asked else []
     return _fenced(found[-1], text) if found else text
+
+
+def _flawed(request: Request, flaw: str, asked: str, path: str) -> str:
+    """Return what scaffold answers, with the bug in the one file that has it."""
+    text = ScaffoldProvider().complete(request).text
+    if path != _flawed_file(asked) or (flaw == "once" and _EVIDENCE.search(asked)):
+        return text
+    head, code = text.split("\n", 1)
+    body, fence = code.rsplit("\n", 1)
+    return "\n".join([head, with_flaw(body), fence])
+
+
+def _flawed_file(asked: str) -> str | None:
+    found = _PLAN.search(asked)
+    files = json.loads(found["plan"])["files"] if found else []
+    return flawed_path(file["path"] for file in files)
 
 
 def _arguments(schema: Mapping[str, Any]) -> str:

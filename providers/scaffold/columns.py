@@ -10,7 +10,7 @@ from providers.scaffold.layout import call
 from providers.scaffold.project import Column, Project, Route, Table
 from providers.scaffold.words import article, class_name, plural, spaced
 
-_WRITES = {"create", "replace"}
+_WRITES = {"create", "replace", "shorten"}
 _EMAIL = 'pattern=r"^[^@\\s]+@[^@\\s]+$"'
 
 
@@ -91,6 +91,8 @@ def _column_type(column: Column) -> list[str]:
         ]
     if column.type == "boolean" and not column.required:
         return ["default=False"]
+    if column.made and column.type == "integer":
+        return ["default=0"]
     return {"string": ["String(200)"], "text": ["Text"]}.get(column.type, [])
 
 
@@ -114,6 +116,8 @@ def _optional(column: Column, limits: list[str]) -> str:
 
 
 def _limits(column: Column) -> list[str]:
+    if column.type == "text" and column.name == "url":
+        return ["max_length=2000", r'pattern=r"^https?://\S+$"']
     if column.type != "string":
         return []
     return ["max_length=200", _EMAIL] if column.name.endswith("email") else ["min_length=1", "max_length=200"]

@@ -22,7 +22,7 @@ def markdown(text: str) -> str:
 
 def about(column: Column) -> str:
     """Say what a column's cell in the table of fields does."""
-    if column.is_stamp:
+    if column.is_stamp or column.made:
         return "set by the server"
     notes = ["optional" if column.is_optional or not column.required else "required"]
     notes += [f"id of a {column.owner.replace('_', ' ')}"] if column.owner else []
@@ -50,7 +50,7 @@ def response(project: Project, route: Route) -> str:
 def _payload(route: Route) -> dict[str, object] | None:
     if route.shape == "echo":
         return {"sample": True} if route.method in {"POST", "PUT", "PATCH"} else None
-    if route.table is None or route.shape not in {"create", "replace", "change"}:
+    if route.table is None or route.shape not in {"create", "replace", "change", "shorten"}:
         return None
     return samples.body(samples.changed(route.table) if route.shape == "change" else sent(route.table, route))
 
@@ -63,6 +63,7 @@ def _answer(project: Project, route: Route) -> object:
         "echo": _echoed(route),
         "delete": None,
         "clear": None,
+        "redirect": None,
     }
     if route.table is None or route.shape in simple:
         return simple[route.shape]

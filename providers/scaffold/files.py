@@ -23,7 +23,7 @@ _HOMES = {
     "Path": "pathlib",
     "pytest": "",
     **dict.fromkeys(("APIRouter", "Body", "FastAPI", "Query", "Request", "status"), "fastapi"),
-    "JSONResponse": "fastapi.responses",
+    **dict.fromkeys(("JSONResponse", "RedirectResponse"), "fastapi.responses"),
     "TestClient": "fastapi.testclient",
     **dict.fromkeys(("BaseModel", "ConfigDict", "Field", "field_validator"), "pydantic"),
     **dict.fromkeys(("ForeignKey", "String", "Text", "delete", "func", "or_", "select"), "sqlalchemy"),
@@ -33,6 +33,7 @@ _HOMES = {
     **dict.fromkeys(("app", "create_app"), "app.main"),
     "Base": "app.models",
     "NotFoundError": "app.repository",
+    "new_code": "app.codes",
     "repository": "app",
     **dict.fromkeys(("Page", "RowId"), "app.schemas"),
 }
@@ -117,6 +118,8 @@ def _application(project: Project) -> Iterator[File]:
         yield File("app/models.py", f"SQLAlchemy tables: {kept}"[:500], "app/models.py")
         yield File("app/schemas.py", "Pydantic models of what clients send and get", "app/schemas.py")
         yield File("app/repository.py", "Finding, listing, storing and deleting rows", "app/repository.py")
+    if serves(project, "shorten"):
+        yield File("app/codes.py", "New codes for short links", "app/codes.py")
     yield File("app/routers/__init__.py", "The package of the routes", "app/routers/__init__.py")
     yield from (_router(project, module) for module in project.modules)
     yield File("app/main.py", "The FastAPI application: create_app(), app", "app/main.py")

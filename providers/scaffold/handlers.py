@@ -19,7 +19,10 @@ _VERBS = {
     "change": "update",
     "delete": "delete",
     "search": "search",
+    "shorten": "shorten",
+    "redirect": "follow",
 }
+_CODES = {201: "HTTP_201_CREATED", 204: "HTTP_204_NO_CONTENT", 307: "HTTP_307_TEMPORARY_REDIRECT"}
 _MANY = {"list", "clear", "search"}
 
 
@@ -54,22 +57,26 @@ def summary(route: Route) -> str:
         "change": f"Change what is sent of {noun}{of}.",
         "delete": f"Delete {noun}{of}.",
         "search": f"List the {several} that contain the text, oldest first.",
+        "shorten": "Store a URL under a new code.",
+        "redirect": "Redirect to the URL, and count that.",
     }[route.shape]
 
 
 def status(route: Route) -> int:
     """Return the status of a route's success."""
-    return {"create": 201, "delete": 204, "clear": 204}.get(route.shape, 200)
+    return {"create": 201, "shorten": 201, "delete": 204, "clear": 204, "redirect": 307}.get(route.shape, 200)
 
 
 def decorator(route: Route) -> str:
     """Write the decorator that registers a handler."""
     arguments = [literal(route.path)]
     if status(route) != 200:
-        code = {201: "HTTP_201_CREATED", 204: "HTTP_204_NO_CONTENT"}[status(route)]
+        code = _CODES[status(route)]
         arguments.append(f"status_code=status.{code}")
     if model := _response(route):
         arguments.append(f"response_model={model}")
+    if route.shape == "redirect":
+        arguments.append("response_class=RedirectResponse")
     return call(f"@router.{route.method.lower()}", arguments)
 
 
@@ -129,7 +136,7 @@ def _natural(route: Route) -> str:
 
 
 def _response(route: Route) -> str:
-    if route.table is None or route.shape not in _VERBS or status(route) == 204:
+    if route.table is None or route.shape not in _VERBS or status(route) in {204, 307}:
         return ""
     return f"list[{route.table.name}Read]" if route.shape in _MANY else f"{route.table.name}Read"
 
@@ -143,6 +150,8 @@ def _returns(route: Route) -> str:
         return "dict[str, Any]"
     if status(route) == 204:
         return "None"
+    if route.shape == "redirect":
+        return "str"
     return f"Sequence[{route.table.name}]" if route.shape in _MANY else route.table.name
 
 
@@ -157,7 +166,7 @@ def _parameters(route: Route) -> list[str]:
             else path
         )
     found = [f"{step.parameter}: {step.python}" for step in route.steps]
-    if route.shape in {"create", "replace", "change"}:
+    if route.shape in {"create", "replace", "change", "shorten"}:
         found.append(f"payload: {payload(route)}")
     if route.shape == "search":
         found.append("q: Annotated[str, Query(min_length=1)]")

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from providers.scaffold import files, handlers
+from providers.scaffold.interface import interface_of
 from providers.scaffold.nouns import Entity
 from providers.scaffold.project import Project, Route, project_of
 from providers.scaffold.understanding import Understanding, understand
@@ -27,8 +28,17 @@ def plan_of(name: str, description: str) -> dict[str, Any]:
         "entities": entities,
         "endpoints": [_described(route) for route in project.routes],
         "stack": ["Python 3.11", "FastAPI", *stored, "Pydantic 2", "pytest"],
+        "modules": [
+            {"name": "app", "purpose": "The FastAPI application"},
+            {"name": "tests", "purpose": "Its tests"},
+        ],
         "files": [
-            {"path": file.path, "purpose": file.purpose, "depends_on": list(files.needs(project, file.path))}
+            {
+                "path": file.path,
+                "purpose": file.purpose,
+                "depends_on": list(files.needs(project, file.path)),
+                "interface": interface_of(file.path, files.render(project, file.path) or ""),
+            }
             for file in files.files(project)
         ],
         "dependencies": files.requirements(project),
@@ -76,5 +86,7 @@ def _promise(route: Route) -> str:
         "change": f"changes {noun}",
         "delete": f"deletes {noun}",
         "search": f"searches {several}",
+        "shorten": "shortens a URL",
+        "redirect": "redirects to the URL",
     }
     return f"{endpoint} {does[route.shape]} and {answers}"

@@ -8,10 +8,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from providers.scaffold import routes, words
+from providers.scaffold import routes, short, words
 from providers.scaffold.nouns import Endpoint, Entity, Field
 from providers.scaffold.routes import Shape
 
@@ -28,6 +28,7 @@ class Column:
     required: bool
     owner: str = ""
     unique: bool = False
+    made: bool = False
 
     @property
     def python(self) -> str:
@@ -70,7 +71,7 @@ class Table:
     @property
     def client_columns(self) -> tuple[Column, ...]:
         """What a client may set."""
-        return tuple(column for column in self.columns if not column.is_stamp)
+        return tuple(column for column in self.columns if not column.is_stamp and not column.made)
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -135,9 +136,13 @@ class Project:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The modules with routes; the one of no table last, for a path of its may begin with a parameter."""
-        modules = tuple(sorted(table.plural for table in self.tables if self.routes_of(table)))
-        return (*modules, "service") if self.routes_of(None) else modules
+        """The modules with routes; last those with a path that begins with a parameter, for it fits others' too."""
+        modules = sorted(table.plural for table in self.tables if self.routes_of(table))
+        open_ended = [
+            route.table.plural for route in self.routes if route.table and route.shape == "redirect"
+        ]
+        modules += ["service"] if self.routes_of(None) else []
+        return tuple(sorted(modules, key=lambda module: module in open_ended))
 
 
 def project_of(name: str, plan: Mapping[str, Any]) -> Project:
@@ -184,6 +189,10 @@ def _tables(entities: Iterable[Entity], endpoints: Iterable[Endpoint]) -> dict[s
         columns = [
             _column(field, keys.get(noun, set()), _owner(field, noun, owners)) for field in entity.fields
         ]
+        if short.is_link(entity):
+            columns = [
+                replace(one, made=one.name in short.MADE, unique=one.name == "code") for one in columns
+            ]
         owners[noun] = {column.owner for column in columns if column.owner}
         tables[noun] = Table(noun, tuple(columns))
     return tables
@@ -217,6 +226,8 @@ def _route(endpoint: Endpoint, tables: Mapping[str, Table]) -> Route:
     """Take an endpoint apart; it is an echo where its path leads through what is no table, or not related."""
     table = next((table for table in tables.values() if table.name == endpoint.entity), None)
     shape = routes.shape(endpoint)
+    if found_short := _short(endpoint, tables):
+        return found_short
     if shape in {"health", "root", "counts"} and (tables or shape != "counts"):
         return Route(endpoint.method, endpoint.path, shape)
     found = [_step(part, tables) for part in routes.parts(endpoint.path) if part.parameter]
@@ -226,6 +237,15 @@ def _route(endpoint: Endpoint, tables: Mapping[str, Table]) -> Route:
     if table and shape != "echo" and len(steps) == len(found) and _related(owners, table, shape):
         return Route(endpoint.method, endpoint.path, shape, table, owners, item)
     return Route(endpoint.method, endpoint.path, "echo", table)
+
+
+def _short(endpoint: Endpoint, tables: Mapping[str, Table]) -> Route | None:
+    """Take a shortener's endpoint apart; None where it is none, or like any other's."""
+    link, shape = tables.get(short.NOUN), short.shape(endpoint)
+    if link is None or shape is None or not any(column.made for column in link.columns):
+        return None
+    item = Step(link, "code", "code") if shape in {"redirect", "read", "delete"} else None
+    return Route(endpoint.method, endpoint.path, shape, link, item=item)
 
 
 def _step(part: routes.Part, tables: Mapping[str, Table]) -> Step | None:

@@ -10,9 +10,7 @@ from typing import Any, ClassVar
 from providers.base import Provider
 from providers.config import Config
 from providers.errors import BadRequest, Cancelled
-from providers.scaffold import files, prompt, review
-from providers.scaffold.plan import plan_of
-from providers.scaffold.project import Project, project_of
+from providers.scaffold import files, projects, prompt, review
 from providers.scaffold.prompt import Prompt
 from providers.types import Completion, Request, Usage
 
@@ -20,7 +18,9 @@ DEFAULT_MODEL = "scaffold-1"
 
 
 class ScaffoldProvider(Provider):
-    """Plans, writes and reviews small FastAPI projects by rules and templates; it has no model.
+    """Plans, writes and reviews small projects by rules and templates; it has no model.
+
+    Services with FastAPI, CSV importers for the command line, and libraries of well-known functions.
 
     It answers the prompts of the built-in steps in the formats that they ask for. The same question has the same
     answer, in any process: everything is made from the prompt.
@@ -44,7 +44,7 @@ class ScaffoldProvider(Provider):
 def _arguments(tool: str, question: Prompt) -> dict[str, Any]:
     if tool == "submit_plan":
         named = re.search(r"Plan the project ([\w-]+)\.", question.words)
-        return plan_of(named[1] if named else "project", question.first("task_description") or "")
+        return projects.plan_of(named[1] if named else "project", question.first("task_description") or "")
     if tool == "submit_verdict":
         return review.verdict(_plan(question), question.written_files())
     raise BadRequest(f"scaffold knows submit_plan and submit_verdict, not {tool}", ScaffoldProvider.name)
@@ -55,24 +55,20 @@ def _text(question: Prompt) -> str:
     if path is None or question.first("plan") is None:
         return _no_model(question)
     plan = _plan(question)
-    project = _project(question, plan)
-    if path == "README.md":
-        return f"````markdown\n{files.readme(project)}````"
-    written = files.render(project, path)
+    named = re.search(r"of the project ([\w-]+):", question.words)
+    name = named[1] if named else "project"
+    try:
+        if path == "README.md":
+            return f"````markdown\n{projects.readme_of(name, plan)}````"
+        written = projects.text_of(name, plan, path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRequest(f"the plan is not one of ProjectPlan: {error!r}", ScaffoldProvider.name) from error
     return _fenced(path, files.unknown(path, _purpose(plan, path)) if written is None else written)
 
 
 def _fenced(path: str, text: str) -> str:
     fence = "````" if path.endswith(".md") else "```"
     return f"{fence}{'python' if path.endswith('.py') else ''}\n{text}{fence}"
-
-
-def _project(question: Prompt, plan: Mapping[str, Any]) -> Project:
-    named = re.search(r"of the project ([\w-]+):", question.words)
-    try:
-        return project_of(named[1] if named else "project", plan)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadRequest(f"the plan is not one of ProjectPlan: {error!r}", ScaffoldProvider.name) from error
 
 
 def _plan(question: Prompt) -> Mapping[str, Any]:
@@ -92,6 +88,6 @@ def _purpose(plan: Mapping[str, Any], path: str) -> str:
 def _no_model(question: Prompt) -> str:
     asked = " ".join(" ".join([question.words, *(data.text for data in question.data)]).split())[:200]
     return (
-        "This text comes from orch's scaffold provider, which has no language model: it writes FastAPI projects from "
-        f"templates and cannot answer free questions. Asked was: {asked}"
+        "This text comes from orch's scaffold provider, which has no language model: it writes small projects "
+        f"from templates and cannot answer free questions. Asked was: {asked}"
     )

@@ -75,13 +75,44 @@ def _stored(match: re.Match[str], _plan: Plan, written: Files) -> str | None:
 
 
 def _tested(match: re.Match[str], _plan: Plan, written: Files) -> str | None:
-    """Find the tests of a module: there must be some, and a request for each method that it serves."""
+    """Find the tests of a module: there must be some, and one for each method that it serves, or function it offers."""
     tests, module = written.get(match["tests"], ""), match["module"]
     methods = {route.method.lower() for route in _registered(written) if route.file == module}
+    offered = [] if methods else [node.name for node in _functions(written, module)]
     names = re.findall(r"^def (test_\w+)", tests, re.MULTILINE)
-    if not names or not methods or not all(f"client.{method}(" in tests for method in methods):
+    called = all(f"client.{method}(" in tests for method in methods)
+    used = [name for name in offered if re.search(rf"\b{name}\(", tests)]
+    if not names or not called or not (methods or used):
         return None
     return f"{match['tests']}: {len(names)} tests, the first is {names[0]}"
+
+
+def _defined(match: re.Match[str], _plan: Plan, written: Files) -> str | None:
+    """Find a function that is written, and says what it does."""
+    for node in _functions(written, match["module"]):
+        if node.name == match["name"] and ast.get_docstring(node):
+            return _quote(written, match["module"], node.lineno)
+    return None
+
+
+def _described(_match: re.Match[str], plan: Plan, written: Files) -> str | None:
+    """Find every function of the plan's modules in the README."""
+    readme = written.get("README.md", "")
+    names = [
+        name
+        for file in plan.get("files", ())
+        for name in re.findall(r"^(\w+)\(", file["interface"], re.MULTILINE)
+    ]
+    lines = [number for number, line in enumerate(readme.splitlines(), 1) if names and names[0] in line]
+    if not lines or not all(re.search(rf"\b{name}\b", readme) for name in names):
+        return None
+    return _quote(written, "README.md", lines[0])
+
+
+def _functions(written: Files, module: str) -> list[ast.FunctionDef]:
+    """Return the public functions of a module."""
+    found = [node for path, tree in _trees(written) if path == module for node in tree.body]
+    return [node for node in found if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
 
 
 def _documented(_match: re.Match[str], plan: Plan, written: Files) -> str | None:
@@ -101,7 +132,9 @@ _RULES: Mapping[str, Callable[[re.Match[str], Plan, Files], str | None]] = {
     r"(?P<method>GET|POST|PUT|PATCH|DELETE) (?P<path>/\S*)(?:.*\banswers (?P<status>\d{3}))?": _route,
     r"(?P<name>\w+) is stored in the table (?P<table>\w+)": _stored,
     r"(?P<tests>\S+\.py) tests (?P<module>\S+\.py)": _tested,
+    r"(?P<module>\S+\.py) defines (?P<name>\w+)": _defined,
     r"README\.md documents every endpoint": _documented,
+    r"README\.md documents every function": _described,
 }
 
 

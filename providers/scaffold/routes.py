@@ -20,6 +20,8 @@ Shape = Literal[
     "change",
     "delete",
     "search",
+    "shorten",
+    "redirect",
     "health",
     "counts",
     "root",
@@ -138,6 +140,11 @@ def shape(endpoint: Endpoint) -> Shape:
     if words.class_name(last.noun) != endpoint.entity or not nested:
         return "echo"
     return (_ITEM if last.parameter else _COLLECTION).get(endpoint.method, "echo")
+
+
+def is_service(literal: str) -> bool:
+    """Whether a path of that name is about the service, and not about what it stores."""
+    return literal in _NOT_RESOURCES
 
 
 def clean(path: str) -> str | None:

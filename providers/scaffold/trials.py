@@ -10,8 +10,8 @@ from providers.scaffold.layout import call, listing, literal
 from providers.scaffold.project import Route, Table
 from providers.scaffold.words import class_name
 
-_WITH_ROW = {"list", "search", "read", "replace", "change", "delete", "clear"}
-_WRITES = {"create", "replace", "change"}
+_WITH_ROW = {"redirect", "list", "search", "read", "replace", "change", "delete", "clear"}
+_WRITES = {"create", "shorten", "replace", "change"}
 
 
 def constants(table: Table, routes: Iterable[Route]) -> list[str]:
@@ -19,7 +19,7 @@ def constants(table: Table, routes: Iterable[Route]) -> list[str]:
     shapes = {route.shape for route in routes}
     plain = table.client_columns
     found = []
-    if shapes & {"create", "read", "change"}:
+    if shapes & {"create", "read", "change", "shorten"}:
         found.append(f"PAYLOAD: dict[str, object] = {listing(samples.pairs(plain))}")
     if "replace" in shapes:
         found.append(f"OTHER: dict[str, object] = {listing(samples.pairs(plain, other=True))}")
@@ -40,7 +40,8 @@ def stored_values(table: Table) -> list[str]:
     """Write the arguments that make a row."""
     return [
         f"{column.name}={f'stored_{column.owner}.id' if column.owner else samples.python(column)}"
-        for column in table.client_columns
+        for column in table.columns
+        if column in table.client_columns or column.unique
     ]
 
 
@@ -54,7 +55,7 @@ def heading(route: Route, name: str, *, alone: bool = False) -> str:
     if route.table and route.shape in _WITH_ROW:
         nouns.append(route.table.noun)
     rows = [f"stored_{noun}: {class_name(noun)}" for noun in dict.fromkeys(nouns)]
-    session = ["session: Session"] if route.shape in {"delete", "clear"} else []
+    session = ["session: Session"] if route.shape in {"delete", "clear", "redirect"} else []
     return call(f"def {name}", ["client: TestClient", *session, *rows], ") -> None:")
 
 
@@ -66,6 +67,8 @@ def request(route: Route, *, known: bool = True, empty: bool = False) -> str:
         arguments.append(f'params={{"q": {_searched(route)}}}')
     elif route.shape in _WRITES:
         arguments.append(f"json={'{}' if empty else _json(route, known=known)}")
+    elif route.shape == "redirect":
+        arguments.append("follow_redirects=False")
     elif route.shape == "echo" and route.method in {"POST", "PUT", "PATCH"}:
         arguments.append('json={"sample": True}')
     return call(f"answer = client.{route.method.lower()}", arguments, indent=4)
@@ -84,7 +87,7 @@ def changed(route: Route) -> bool:
 def _json(route: Route, *, known: bool) -> str:
     if route.table is None or route.shape == "change":
         return "CHANGES"
-    constant = "PAYLOAD" if route.shape == "create" else "OTHER"
+    constant = "PAYLOAD" if route.shape in {"create", "shorten"} else "OTHER"
     owners = [column for column in sent(route.table, route) if column.owner]
     ids = [f'"{column.name}": {f"stored_{column.owner}.id" if known else 1}' for column in owners]
     return listing([f"**{constant}", *ids], 8) if ids else constant

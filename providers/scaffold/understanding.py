@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from providers.scaffold import entities as prose
-from providers.scaffold import fields, routes, words
+from providers.scaffold import fields, routes, short, words
 from providers.scaffold.nouns import Endpoint, Entity, Field
 
 LONGEST = 100_000
@@ -30,6 +30,8 @@ def understand(description: str) -> Understanding:
     """Find the entities and endpoints of a description; an `Item` with full CRUD where it names none."""
     text = unicodedata.normalize("NFC", description[:LONGEST])
     endpoints, rest = routes.find(text)
+    if short.is_asked(text):
+        return Understanding(goal(text), (short.LINK,), short.endpoints(endpoints))
     spoken = prose.spoken(rest)
     nouns = routes.resources(endpoints, spoken) if endpoints else [*spoken] or ["item"]
     nouns = _distinct(nouns)[: prose.MOST]
