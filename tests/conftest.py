@@ -118,14 +118,26 @@ def orch(tmp_path: Path) -> CommandLine:
     """The command line, with none of the developer's own settings."""
     ours = ("ORCH_", "PROVIDER", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "CONCURRENCY")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    _share_venvs(tmp_path)
     env["OLLAMA_HOST"] = "http://127.0.0.1:9"  # nobody answers: no test asks the developer's models
     return CommandLine(tmp_path, env)
+
+
+def _share_venvs(folder: Path) -> None:
+    """Have all runs of all tests find the environments that qa has made for generated projects."""
+    shared = Path.home() / ".cache" / "unified-orchestrator-tests" / "venvs"
+    shared.mkdir(parents=True, exist_ok=True)
+    place = folder / "runs" / ".venvs"
+    place.parent.mkdir(exist_ok=True)
+    if not place.is_symlink():
+        place.symlink_to(shared)
 
 
 @pytest.fixture
 def start_worker(redis_url: str, client: redis.Redis, tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Starts workers on the session's Redis, which is emptied first; ends them after the test."""
     started: list[Child] = []
+    _share_venvs(tmp_path)
 
     def start(concurrency: int = 4, **env: str) -> Child:
         environment = {

@@ -128,8 +128,16 @@ def test_a_cancelled_job_runs_nothing_more(fleet):
     assert fleet("cancel", job_id).code == 1
 
 
-def test_the_default_pipeline_is_the_canvas_of_four_celery_tasks(fleet, redis_url, client):
-    job_id = fleet("submit", fleet.spec(TINY), "--wait").out.strip()
+DIAMOND = """steps:
+  - {id: a, prompt: "a question"}
+  - {id: b, needs: [a], prompt: "another"}
+  - {id: c, needs: [a], prompt: "a third"}
+  - {id: d, needs: [b, c], prompt: "a last"}
+"""
+
+
+def test_a_pipeline_of_the_default_ones_shape_is_the_canvas_of_four_celery_tasks(fleet, redis_url, client):
+    job_id = fleet("submit", fleet.spec(TINY + DIAMOND), "--wait").out.strip()
 
     app = make_app(redis_url)
     keys = [key.decode() for key in client.keys("orch:celery:celery-task-meta-*")]

@@ -99,7 +99,7 @@ def test_a_job_that_cannot_be_mirrored_is_told_of_and_does_not_stop_the_others(
 ):
     # given a file where a run folder would have to be
     blocked, free = submit(ENDLESS, times=2)
-    blocked.parent.mkdir()
+    blocked.parent.mkdir(exist_ok=True)
     blocked.write_text("in the way")
 
     told = fleet("mirror", "--once")

@@ -6,11 +6,12 @@ import json
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,15 @@ SPECS = (
         "GET /posts/search, GET /stats, GET /health, GET /, POST /shorten",
     ),
     Spec("deutsch", "Erstelle eine Anwendung für Bücher mit Titel, Autor und Jahr."),
+    Spec(
+        "shortener", "A URL shortener: POST /shorten, GET /{code} redirects, GET /stats/{code}, GET /health"
+    ),
+    Spec("csv", "A command-line tool that loads CSV files into SQLite. Größe 📏 must survive."),
+    Spec(
+        "texts",
+        "A Python library with slugify(text), truncate(text, length) and frobnicate(text). No web part.",
+    ),
+    Spec("calc", "Ein Taschenrechner für die Kommandozeile"),
 )
 
 
@@ -69,9 +79,15 @@ def write_project(spec: Spec, root: Path) -> ProjectPlan:
     shown, files = plan.model_dump_json(indent=1), dict[str, str]()
     for file in plan.in_build_order():
         context = [(path, files[path]) for path in file.depends_on]
-        files[file.path] = block(
-            answer(render("builder", spec=spec, plan=shown, context=context, file=file)), "```"
-        )
+        interfaces = plan.interfaces_for(file.path)
+        asked = {
+            "context": context,
+            "file": file,
+            "interfaces": interfaces,
+            "current": None,
+            "evidence": None,
+        }
+        files[file.path] = block(answer(render("builder", spec=spec, plan=shown, **asked)), "```")
     files["README.md"] = block(answer(render("docs", spec=spec, plan=shown)), "````")
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -185,3 +201,53 @@ def test_a_service_with_owners_keeps_rows_apart(tmp_path: Path) -> None:
             "implemented": False,
             "received": {"payload": {"url": "x"}},
         }
+
+
+def test_a_shortener_redirects_and_counts(tmp_path: Path) -> None:
+    write_project(named("shortener"), tmp_path)
+    url = "https://example.com/größe?q=1#end"
+
+    with served(tmp_path) as client:
+        created = client.post("/shorten", json={"url": url})
+        assert created.status_code == 201
+        code = created.json()["code"]
+        assert created.json()["url"] == url
+
+        followed = client.get(f"/{code}")
+        assert followed.status_code == 307
+        assert httpx.URL(followed.headers["location"]) == httpx.URL(url)
+
+        assert client.get(f"/stats/{code}").json()["clicks"] == 1
+        assert client.get("/unknown").status_code == 404
+        assert client.get("/health").json() == {"status": "ok"}
+        assert client.post("/shorten", json={"url": "file:///etc/passwd"}).status_code == 422
+
+
+def test_a_csv_file_is_loaded_from_the_command_line(tmp_path: Path) -> None:
+    write_project(named("csv"), tmp_path)
+    (tmp_path / "städte.csv").write_text("stadt,größe 📏\nKöln,405.15\nÜberlingen,58\n", encoding="utf-8")
+
+    command = [sys.executable, "-m", "csv_tool", "städte.csv", "out.db"]
+    codes = [subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode for _ in "12"]
+
+    assert codes == [0, 1]
+    with closing(sqlite3.connect(tmp_path / "out.db")) as connection:
+        rows = connection.execute('SELECT stadt, "größe 📏" FROM "städte"').fetchall()
+    assert rows == [("Köln", 405.15), ("Überlingen", 58.0)]
+
+
+def test_a_tool_calculates_and_a_library_says_what_it_does_not_do(tmp_path: Path) -> None:
+    write_project(named("calc"), tmp_path)
+    write_project(named("texts"), tmp_path)
+
+    def python(*arguments: str) -> str:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+
+    assert python("-m", "calc", "divide", "9", "2") == "4.5\n"
+    assert python("-c", "import texts; print(texts.slugify('Größe!'))") == "grosse\n"
+    assert "Not written, because no rule covers them: frobnicate." in (tmp_path / "README.md").read_text()
+
+
+def named(project: str) -> Spec:
+    return next(spec for spec in SPECS if spec.project == project)

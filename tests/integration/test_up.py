@@ -113,4 +113,6 @@ def test_a_port_that_is_taken_is_told_of_before_anything_starts(orch):
 
     assert refused.code == 3
     assert "--port" in refused.err
-    assert not (orch.folder / "runs").exists()
+    assert [path.name for path in (orch.folder / "runs").iterdir()] == [
+        ".venvs"
+    ]  # which the fixture put there

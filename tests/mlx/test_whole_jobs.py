@@ -72,3 +72,20 @@ def test_a_worker_that_keeps_a_model_runs_the_steps_that_name_none(
     told = [json.loads(line) for line in orch("tail", job_id, "--json").out.splitlines()]
     models = {event["data"]["model"] for event in told if event["type"] == "llm.response"}
     assert models == {small_model}
+
+
+def test_a_model_that_is_too_small_to_plan_ends_with_a_verdict(orch, small_model):
+    spec = f"""
+project: notes_api
+task_description: Create a FastAPI notes app with POST /notes and GET /notes on SQLite
+provider: mlx
+model: {small_model}
+options: {{max_tokens: 48, temperature: 0}}
+"""
+
+    ran = orch("run", orch.spec(spec), "--json", timeout=240)
+
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    report = json.loads((orch.runs[-1] / "artifacts" / "qa_report.json").read_text())
+    assert (report["verdict"], report["checks"][0]["name"]) == ("failed", "architect")

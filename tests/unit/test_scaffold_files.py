@@ -78,7 +78,13 @@ class Built:
         return answer(render(name, spec=self.spec, plan=self.plan.model_dump_json(indent=1), **values), tool)
 
     def review(self, files: Mapping[str, str]) -> dict[str, Any]:
-        return dict(json.loads(self.ask("qa", Tool("submit_verdict", "", {}), context=list(files.items()))))
+        tool = Tool("submit_verdict", "", {})
+        return dict(json.loads(self.ask("qa", tool, context=list(files.items()), checks="[]")))
+
+    def write(self, file: PlannedFile, context: list[tuple[str, str]], **repair: str | None) -> str:
+        repair = {"current": None, "evidence": None} | repair
+        interfaces = self.plan.interfaces_for(file.path)
+        return self.ask("builder", context=context, file=file, interfaces=interfaces, **repair)
 
 
 def answer(messages: list[Message], tool: Tool | None = None) -> str:
@@ -93,7 +99,7 @@ def build(project: str, description: str) -> Built:
     files: dict[str, str] = {}
     for file in built.plan.in_build_order():
         context = [(path, files[path]) for path in file.depends_on]
-        files[file.path] = unfenced(built.ask("builder", context=context, file=file), "```")
+        files[file.path] = unfenced(built.write(file, context), "```")
     files["README.md"] = unfenced(built.ask("docs"), "````")
     return replace(built, files=files)
 
@@ -120,6 +126,10 @@ def test_every_file_of_any_project_is_valid(projects: dict[str, Built], name: st
 
 
 def test_ruff_finds_nothing_to_change_in_any_project(projects: dict[str, Built], tmp_path: Path) -> None:
+    assert_ruff_agrees(projects, tmp_path)
+
+
+def assert_ruff_agrees(projects: dict[str, Built], tmp_path: Path) -> None:
     ruff = shutil.which("ruff", path=str(Path(sys.executable).parent))
     assert ruff
     for name, built in projects.items():
@@ -301,7 +311,7 @@ def test_a_plan_that_somebody_else_made_is_served_as_far_as_it_goes() -> None:
 
 
 def answer_for(built: Built, file: PlannedFile) -> str:
-    return built.ask("builder", context=[], file=file)
+    return built.write(file, [])
 
 
 def test_a_prompt_of_a_users_own_gets_an_honest_answer() -> None:

@@ -66,7 +66,7 @@ def test_every_field_is_described() -> None:
         {"budget": {"eur": 1}},
         {"steps": []},
         {"steps": [{"prompt": "x"}]},
-        {"steps": [{"id": "a", "kind": "test"}]},
+        {"steps": [{"id": "a", "kind": "No Kind"}]},
         {"concurency": 4},
     ],
 )

@@ -16,6 +16,7 @@ from orchestrator.spec import SpecError, load_spec, parse_spec
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*.yaml"))
 
+FIELDS = [name for name in JobSpec.model_fields if name != "prompts"]  # which no user writes
 HEAD = "project: notes\ntask_description: Write notes\n"
 STEPS = """\
 project: book
@@ -129,8 +130,8 @@ BROKEN: list[tuple[str, int, str, str]] = [
     (f"{HEAD}concurrency: 4.5", 3, "concurrency: 4.5 is not a whole number", "write a whole number from 1 to 1000"),
     (f"{HEAD}concurrency: {'9' * 100}", 3, "concurrency: 9999", "write a whole number from 1 to 1000"),
     (f"{HEAD}concurency: 4", 3, "unknown key 'concurency'", "did you mean 'concurrency'?"),
-    (f"{HEAD}zzz: 4", 3, "unknown key 'zzz'; the known keys are project, task_description,", "repair_rounds, steps"),
-    (f"{HEAD}'\\e[31mred': 4".replace("'", '"'), 3, "unknown key '\\x1b[31mred'", "repair_rounds, steps"),
+    (f"{HEAD}zzz: 4", 3, "unknown key 'zzz'; the known keys are project, task_description,", "prompts_dir, steps"),
+    (f"{HEAD}'\\e[31mred': 4".replace("'", '"'), 3, "unknown key '\\x1b[31mred'", "prompts_dir, steps"),
     (f"{HEAD}timeout_s: 0", 3, "timeout_s: 0 is too small", SECONDS),
     (f"{HEAD}timeout_s: 604801", 3, "timeout_s: 604801 is too large", SECONDS),
     (f"{HEAD}timeout_s: 10m", 3, "timeout_s: '10m' is not a number", SECONDS),
@@ -173,8 +174,8 @@ BROKEN: list[tuple[str, int, str, str]] = [
      "write prompt: <text>, or a kind that has one"),
     (step("    kind: qa\n    prompt: x\n"), 8, "steps[1].prompt: a qa step brings its own prompt",
      "remove this one, or write kind: prompt"),
-    (step("    kind: biulder\n"), 7, "steps[1].kind: 'biulder' is not one of the names allowed here; did you mean"
-     " 'builder'?", "write architect, builder, docs, qa or prompt"),
+    (step("    kind: biulder\n"), 7, "steps[1].kind: 'biulder' is no kind of step; did you mean 'builder'?"
+     " the kinds installed here are architect, builder, docs, qa, prompt", "entry points orch.steps)"),
     (step("    prompt: x\n    promt: y\n"), 8, "steps[1]: unknown key 'promt'", "did you mean 'prompt'?"),
     (step("    prompt: x\n    needs: first\n"), 8, "steps[1].needs: 'first' is not a list",
      "write a list of step ids, each once"),
@@ -262,15 +263,13 @@ class TestInvalidSpecs:
         assert str(error).endswith("  … and 10 more")
 
     def test_every_field_says_what_would_be_right(self) -> None:
-        text = "".join(f"{name}: {{a: {{}}}}\n" for name in JobSpec.model_fields if name != "steps")
+        text = "".join(f"{name}: {{a: {{}}}}\n" for name in FIELDS if name != "steps")
         error = refusal(
             f"{text}steps:\n- " + "  ".join(f"{name}: {{a: {{}}}}\n" for name in StepSpec.model_fields)
         )
 
         named = " ".join(problem.where for problem in error.problems)
-        assert all(
-            re.search(rf"\b{name}\b", named) for name in [*JobSpec.model_fields, *StepSpec.model_fields]
-        )
+        assert all(re.search(rf"\b{name}\b", named) for name in [*FIELDS, *StepSpec.model_fields])
         assert not [problem for problem in error.problems if "another value" in problem.message]
 
     def test_a_long_value_is_shortened_and_control_characters_are_escaped(self) -> None:
