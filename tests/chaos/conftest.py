@@ -389,7 +389,8 @@ def check_history(events: Sequence[Event]) -> None:
     """Ids rise; a step starts after its needs, and succeeds once, and only while the claim that started it holds."""
     orders = [event.order for event in events]
     assert orders == sorted(set(orders)), "event ids are not unique and ordered"
-    needs = {step["id"]: set(step["needs"]) for step in events[0].get("steps")}
+    told = [event for event in events if event.type in ("job.submitted", "plan.expanded")]
+    needs = {step["id"]: set(step["needs"]) for event in told for step in event.get("steps")}
     running: set[str] = set()
     done: Counter[str] = Counter()
     for event in events:
