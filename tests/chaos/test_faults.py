@@ -197,7 +197,7 @@ def test_redis_has_no_memory_left_for_longer_than_the_lease(fleet, pipeline, cha
     fleet.server.relieve()
 
     fleet.check(*jobs)
-    assert all(job.count("step.started") == len(job.events[0].get("steps")) for job in jobs), (
+    assert all(job.count("step.started") == job.count("step.succeeded") for job in jobs), (
         "a step that had been run was run again"
     )
 
